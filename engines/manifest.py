@@ -1,0 +1,154 @@
+"""A model's manifest, `models/<name>/model.toml`: what it is, which calls it answers, and the numbers those need."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engines import strict_toml
+from engines.strict_toml import ConfigError
+from engines.work import BatchLimits
+
+FILE_NAME: Final = "model.toml"
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+Task = Literal["classify", "embed", "tensor"]
+Service = Literal["vision", "speech", "nlp", "recommendation"]
+Backend = Literal["auto", "onnxruntime", "tensorrt", "fake"]
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
+]
+Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Image(_Section):
+    """How pixels become the input: resize the shorter side to size / crop, crop the centre, (x - mean) / scale."""
+
+    input: Text
+    width: Annotated[int, Field(ge=1, le=8192)]
+    height: Annotated[int, Field(ge=1, le=8192)]
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    color: Literal["RGB", "BGR"] = "RGB"
+
+
+class Classify(_Section):
+    """Which output holds the scores, one a class, and the file that names the classes, one a line."""
+
+    output: Text
+    labels: Text = "labels.txt"
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+
+
+class Embed(_Section):
+    """Which output holds the embedding."""
+
+    output: Text
+
+
+class Batching(_Section):
+    """How large batches and the queue may grow; see BatchLimits."""
+
+    max_rows: Positive = 16
+    max_queue_rows: Positive = 512
+    max_tokens: Positive | None = None
+
+
+class Instances(_Section):
+    """How many engines serve the model side by side (0: one a core of the service), and the threads of each."""
+
+    count: Annotated[int, Field(ge=0, le=256)] = 0
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class Tensor(_Section):
+    """A tensor that the model's file must have. A dimension is a size, -1 or a name for one that is not fixed."""
+
+    name: Text
+    datatype: Datatype
+    shape: tuple[int | str, ...]
+
+
+class TensorList(_Section):
+    """The tensors that the model's file must have."""
+
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+
+class Fake(_Section):
+    """What the fake engine computes (`factor` times each input) and how it misbehaves; see engines.fake."""
+
+    inputs: tuple[Tensor, ...] = (Tensor(name="x", datatype="FP32", shape=(-1, 4)),)
+    factor: float = 2.0
+    seconds_per_batch: Annotated[float, Field(ge=0)] = 0.0
+    seconds_per_row: Annotated[float, Field(ge=0)] = 0.0
+    fail_on: float | None = None
+    wrong: Literal["", "rows", "missing", "dtype", "shape"] = ""
+
+
+class Manifest(_Section):
+    """One model: its name is its folder's name, and the name that callers use."""
+
+    name: Text
+    service: Service
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
+    backend: Backend = "auto"
+    summary: str = ""
+    origin: str = ""
+    licence: str = ""
+    image: Image | None = None
+    classify: Classify | None = None
+    embed: Embed | None = None
+    batching: Batching = Batching()
+    instances: Instances = Instances()
+    tensors: TensorList = TensorList()
+    fake: Fake | None = None
+
+    @property
+    def limits(self) -> BatchLimits:
+        """Return the batching budget in the batcher's terms."""
+        return BatchLimits(self.batching.max_rows, self.batching.max_queue_rows, self.batching.max_tokens)
+
+
+def load(folder: Path) -> Manifest:
+    """Read `folder/model.toml` and check what can be checked without opening the model. Raises ConfigError."""
+    path = folder / FILE_NAME
+    manifest = strict_toml.load(path, Manifest)
+    for field, problem, allowed in _mistakes(manifest, folder.name):
+        raise ConfigError(path, field, problem, allowed)
+    return manifest
+
+
+def _mistakes(manifest: Manifest, folder: str) -> list[tuple[str, str, str]]:
+    """Return (field, problem, allowed) for what no single field shows."""
+    found: list[tuple[str, str, str]] = []
+    if manifest.name != folder:
+        found.append(("name", f"is '{manifest.name}'", f"must be the name of its folder, '{folder}'"))
+    if not MODEL_NAME.fullmatch(manifest.name):
+        allowed = "must be 1 to 128 letters, digits, '_', '-' or '.', not starting with '-' or '.'"
+        found.append(("name", f"is '{manifest.name}'", allowed))
+    if len(set(manifest.tasks)) != len(manifest.tasks):
+        found.append(("tasks", "names a task twice", "must name each once"))
+    for task in ("classify", "embed"):
+        section = getattr(manifest, task)
+        if task in manifest.tasks and section is None:
+            found.append((task, "the section is missing", f"and the task '{task}' needs it"))
+        if task not in manifest.tasks and section is not None:
+            found.append((task, "the section is there", f"but tasks does not name '{task}'"))
+    if manifest.service == "vision" and {"classify", "embed"} & set(manifest.tasks) and manifest.image is None:
+        found.append(("image", "the section is missing", "and a vision model that classifies or embeds needs it"))
+    if manifest.image is not None and 0.0 in manifest.image.scale:
+        found.append(("image.scale", "has a zero", "must be numbers other than 0"))
+    if manifest.fake is not None and manifest.backend != "fake":
+        found.append(("fake", "the section is there", f"but backend is '{manifest.backend}', not 'fake'"))
+    return found
