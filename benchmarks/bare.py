@@ -1,4 +1,4 @@
-"""The floors that everything is measured against: a bare grpc.aio echo, a bare Envoy, a bare loop of decode and engine."""
+"""The floors: a bare grpc.aio echo, a bare Envoy, a bare loop of decode and engine."""
 
 import argparse
 import json
