@@ -7,6 +7,7 @@ google/api and google/rpc come from the installed googleapis-common-protos and a
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from importlib import resources, util
@@ -69,7 +70,8 @@ def _plugin(name: str) -> Path:
 
 
 def _is_empty_service_stub(path: Path) -> bool:
-    return "_pb2_grpc." in path.name and "Servicer" not in path.read_text().replace("_ServicerContext", "")
+    """Whether the gRPC plugins wrote a file for a proto that has no service."""
+    return "_pb2_grpc." in path.name and not re.search(r"^class \w+Servicer\b", path.read_text(), re.MULTILINE)
 
 
 def place(name: str, text: str) -> tuple[str, str]:
