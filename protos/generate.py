@@ -8,12 +8,15 @@ google/api and google/rpc come from the installed googleapis-common-protos and a
 
 import argparse
 import re
+import subprocess
 import sys
 import tempfile
-from importlib import resources, util
 from pathlib import Path
 
+from google.api import annotations_pb2
+
 PROTOS = Path(__file__).resolve().parent
+GOOGLEAPIS = Path(annotations_pb2.__file__).parents[2]
 CLIENT = PROTOS.parent / "clients" / "python"
 OPEN_INFERENCE = "inference"
 """Folder of the one proto whose Python home (headrace.inference) is not its proto package."""
@@ -29,14 +32,6 @@ class GenerationError(Exception):
     """The compiler refused a proto, or its output is not what the post-processing expects."""
 
 
-def googleapis_root() -> Path:
-    """The folder that holds google/api and google/rpc as proto files."""
-    spec = util.find_spec("google.api")
-    if spec is None or not spec.submodule_search_locations:
-        raise GenerationError("googleapis-common-protos is not installed in this environment")
-    return Path(spec.submodule_search_locations[0]).parent.parent
-
-
 def proto_files() -> list[str]:
     """Every proto of the project, as paths relative to `protos/`."""
     return sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
@@ -44,21 +39,17 @@ def proto_files() -> list[str]:
 
 def compile_protos(out: Path) -> None:
     """Run protoc with the Python, gRPC and type-stub plugins into the folder `out`."""
-    # Imported here: only this step needs the compiler, and it is slow to load.
-    from grpc_tools import protoc  # noqa: PLC0415
-
     arguments = [
-        "protoc",
+        *(sys.executable, "-m", "grpc_tools.protoc"),
         f"-I{PROTOS}",
-        f"-I{googleapis_root()}",
-        f"-I{resources.files('grpc_tools') / '_proto'}",
+        f"-I{GOOGLEAPIS}",
         f"--plugin=protoc-gen-mypy={_plugin('protoc-gen-mypy')}",
         f"--plugin=protoc-gen-mypy_grpc={_plugin('protoc-gen-mypy_grpc')}",
         *(f"--{kind}_out={out}" for kind in ("python", "grpc_python")),
         *(f"--{kind}_out=quiet:{out}" for kind in ("mypy", "mypy_grpc")),
         *proto_files(),
     ]
-    if protoc.main(arguments) != 0:
+    if subprocess.run(arguments, check=False).returncode != 0:
         raise GenerationError("protoc failed, see its messages above")
 
 
@@ -92,7 +83,11 @@ def place(name: str, text: str) -> tuple[str, str]:
     elif name.endswith("_pb2.pyi"):
         line = "DESCRIPTOR: google.protobuf.descriptor.FileDescriptor\n"
         text = _swap(text, line, line + "POOL: google.protobuf.descriptor_pool.DescriptorPool\n")
-        text = _swap(text, "import google.protobuf.descriptor\n", "import google.protobuf.descriptor\nimport google.protobuf.descriptor_pool\n")
+        text = _swap(
+            text,
+            "import google.protobuf.descriptor\n",
+            "import google.protobuf.descriptor\nimport google.protobuf.descriptor_pool\n",
+        )
     return f"headrace/{name}", text
 
 
@@ -159,7 +154,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if changed:
         listing = "\n  ".join(changed)
-        sys.stderr.write(f"generate: committed stubs are not current:\n  {listing}\nrun: make gen, and commit the result\n")
+        sys.stderr.write(
+            f"generate: committed stubs are not current:\n  {listing}\nrun: make gen, and commit the result\n"
+        )
         return 1
     return 0
 
