@@ -19,6 +19,9 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 # The pixel cap below is checked from each header before anything is decoded, with the limit the operator chose.
 Image.MAX_IMAGE_PIXELS = None
 
+#: Left, top, right, bottom in pixels.
+Box = tuple[float, float, float, float]
+
 KNOWN_FORMATS: Final = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 ORIENTATION_TAG: Final = 0x0112
 #: EXIF orientation -> how the picture as stored is turned upright.
@@ -235,7 +238,7 @@ def _needed_side(spec: ImageSpec) -> int:
     return int(np.ceil(max(spec.width, spec.height) / spec.crop))
 
 
-def _box(width: int, height: int, orientation: int, spec: ImageSpec) -> tuple[tuple[float, ...], tuple[int, int]]:
+def _box(width: int, height: int, orientation: int, spec: ImageSpec) -> tuple[Box, tuple[int, int]]:
     """The part of a width x height picture, as stored, that is kept, and the size it is resampled to."""
     size = (spec.height, spec.width) if orientation in {5, 6, 7, 8} else (spec.width, spec.height)
     step = min(width / size[0], height / size[1]) * spec.crop
