@@ -1,0 +1,96 @@
+"""The works that wait for an engine, in order of arrival."""
+
+import asyncio
+from collections import deque
+from collections.abc import Hashable, Iterator
+
+from engines import scheduler
+from engines.scheduler import Plan
+from engines.work import BatchLimits, Outcome, Work
+
+_SWEEP_ABOVE = 64
+
+
+class Ticket:
+    """A work on its way through the batcher, and the future that its caller awaits."""
+
+    __slots__ = ("arrived", "cancelled", "deadline", "future", "group", "rows", "tokens", "waiting", "work")
+
+    def __init__(
+        self, work: Work, group: Hashable, tokens: int, arrived: float, future: asyncio.Future[Outcome]
+    ) -> None:
+        self.work, self.group, self.tokens, self.arrived, self.future = work, group, tokens, arrived, future
+        self.rows, self.deadline = work.rows, work.deadline
+        self.cancelled, self.waiting = False, True
+
+    def fail(self, error: BaseException) -> None:
+        """Answer the caller with `error`, unless it has an answer or has gone."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class WaitingLine:
+    """Tickets in order of arrival. `rows` counts the live ones only, so cancelled works hold no place."""
+
+    __slots__ = ("_dead", "_tickets", "rows")
+
+    def __init__(self) -> None:
+        self._tickets: deque[Ticket] = deque()
+        self._dead = 0
+        self.rows = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._tickets)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter(self._tickets)
+
+    def join(self, ticket: Ticket) -> None:
+        """Put the ticket at the end."""
+        self._tickets.append(ticket)
+        self.rows += ticket.rows
+
+    def take(self, limits: BatchLimits, now: float) -> Plan[Ticket]:
+        """Remove the next batch, and whatever is cancelled or expired on the way to it."""
+        tickets = self._tickets
+        chosen = scheduler.plan(tickets, limits, now)
+        for _ in range(chosen.scanned):
+            tickets.popleft()
+        tickets.extendleft(reversed(chosen.passed))
+        for ticket in chosen.take:
+            ticket.waiting = False
+            self.rows -= ticket.rows
+        for ticket in chosen.expired:
+            ticket.waiting = False
+            self.rows -= ticket.rows
+        self._dead -= len(chosen.cancelled)
+        return chosen
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Note that the caller of a waiting ticket has gone: its rows make room at once, its place goes later."""
+        if ticket.cancelled:
+            return
+        ticket.cancelled = True
+        if ticket.waiting:
+            self.rows -= ticket.rows
+            self._dead += 1
+            # An engine that is stuck for long forms no batches: keep the line from growing by the dead.
+            if self._dead > _SWEEP_ABOVE and self._dead > len(self._tickets) // 2:
+                self._tickets = deque(ticket for ticket in self._tickets if not ticket.cancelled)
+                self._dead = 0
+
+    def expire(self, now: float) -> list[Ticket]:
+        """Remove and return the live tickets whose deadline has passed."""
+        expired = [ticket for ticket in self._tickets if ticket.deadline <= now and not ticket.cancelled]
+        for ticket in expired:
+            self.abandon(ticket)
+        return expired
+
+    def clear(self) -> list[Ticket]:
+        """Remove and return all live tickets."""
+        live = [ticket for ticket in self._tickets if not ticket.cancelled]
+        for ticket in live:
+            ticket.waiting = False
+        self._tickets.clear()
+        self.rows = self._dead = 0
+        return live
