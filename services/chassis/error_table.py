@@ -70,13 +70,13 @@ def _request_rows() -> Iterator[Row]:
     yield _row(
         "MALFORMED_JSON",
         code.INVALID_ARGUMENT,
-        gateway="the request body is not valid JSON for this method: check its syntax and field names; bytes are base64",
+        gateway="the request body is not valid JSON for this method: check syntax and field names; bytes are base64",
     )
     yield _row(
         "UNSUPPORTED_CONTENT_TYPE",
         code.INVALID_ARGUMENT,
         http=415,
-        gateway="the content-type is missing or unknown: send application/grpc, application/grpc-web or application/json",
+        gateway="no known content-type: use application/grpc, application/grpc-web or application/json",
     )
     yield _row(
         "BAD_HTTP_REQUEST",
@@ -140,7 +140,7 @@ def _capacity_rows() -> Iterator[Row]:
     yield _row(
         "IDLE_TIMEOUT",
         code.DEADLINE_EXCEEDED,
-        gateway="the stream carried nothing for too long and was closed: open a new one when there is something to send",
+        gateway="the stream carried nothing for too long and was closed: open a new one when there is data",
     )
 
 

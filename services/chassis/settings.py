@@ -2,14 +2,15 @@
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from engines.strict_toml import ConfigError, load
+from engines import strict_toml
+from engines.strict_toml import ConfigError
 
 #: The services that this version has; `headrace serve NAME` runs one.
 SERVICES: Final = ("vision",)
@@ -26,7 +27,7 @@ def _address(value: str) -> str:
         return value
     host, colon, port = value.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError("an address is 'host:port' with a port of 0 to 65535, or 'unix:/path'")
+        raise ValueError(f"'{value}' is no address, write 'host:port' with a port of 0 to 65535, or 'unix:/path'")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("an IPv6 host stands in brackets, such as '[::1]:8080'")
     return value
@@ -121,17 +122,28 @@ class LoggingSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-def _default_services() -> dict[Literal["vision"], ServiceSettings]:
+def _default_services() -> dict[str, ServiceSettings]:
     models = {"classify": "efficientnet_lite0", "embed": "efficientnet_lite0"}
     return {"vision": ServiceSettings(defaults=models)}
 
 
+def _known_services(services: dict[str, ServiceSettings]) -> dict[str, ServiceSettings]:
+    for name in services:
+        if name not in SERVICES:
+            near = difflib.get_close_matches(name, SERVICES, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(SERVICES)}"
+            raise ValueError(f"unknown service '{name}', {hint}")
+    return services
+
+
 class Settings(_Section):
-    """All of headrace.toml. Paths in it are relative to the file."""
+    """All of headrace.toml. Paths in it are relative to the file; only the services that it names are started."""
 
     gateway: GatewaySettings = GatewaySettings()
     models: ModelsSettings = ModelsSettings()
-    services: dict[Literal["vision"], ServiceSettings] = Field(default_factory=_default_services)
+    services: Annotated[dict[str, ServiceSettings], AfterValidator(_known_services)] = Field(
+        default_factory=_default_services
+    )
     tracing: TracingSettings = TracingSettings()
     metrics: MetricsSettings = MetricsSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -151,9 +163,11 @@ class Settings(_Section):
         `flags` maps dotted keys ("gateway.listen") to values from the command line. Raises ConfigError.
         """
         file = path if path is not None else (Path(FILE_NAME) if Path(FILE_NAME).is_file() else None)
-        settings = cls() if file is None else load(file, cls)
-        if overrides := [*_from_environment(os.environ if environ is None else environ), *_from_flags(flags or {})]:
-            settings = _apply(settings, overrides)
+        data = {} if file is None else strict_toml.read(file)
+        settings = strict_toml.validate(data, cls, file or "defaults")
+        overrides = [*_from_environment(os.environ if environ is None else environ), *_from_flags(flags or {})]
+        if overrides:
+            settings = _override(settings, overrides)
         if file is not None:
             settings._file = file.absolute()
             settings._root = file.absolute().parent
@@ -197,49 +211,42 @@ _VARIABLES: Final = {_PREFIX + "_".join(key).upper(): (key, kind) for key, kind 
 _SECTIONS: Final = tuple(f"{_PREFIX}{name.upper()}_" for name in Settings.model_fields)
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], object, str]]:
+@dataclass(frozen=True, slots=True)
+class _Override:
+    key: tuple[str, ...]
+    value: object
+    source: str
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_Override]:
     for name in sorted(environ):
         if not name.startswith(_SECTIONS):
             continue
         if name not in _VARIABLES:
             near = difflib.get_close_matches(name, _VARIABLES, n=1)
-            raise ConfigError(
-                "environment", name, "unknown variable" + (f", did you mean {near[0]}?" if near else ""), ""
-            )
+            raise ConfigError("environment", name, "unknown variable", f"did you mean {near[0]}?" if near else "")
         key, kind = _VARIABLES[name]
-        yield key, _parse(environ[name], kind), f"environment variable {name}"
+        text = environ[name]
+        listed = get_origin(kind) is tuple
+        yield _Override(key, [part for part in map(str.strip, text.split(",")) if part] if listed else text, name)
 
 
-def _parse(text: str, kind: Any) -> object:
-    """A variable's text as the file would have it: lists are comma-separated, strings stay as they are."""
-    if get_origin(kind) is tuple:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if kind in (int, float):
-        try:
-            return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            return text
-    return text
-
-
-def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object, str]]:
+def _from_flags(flags: Mapping[str, object]) -> Iterator[_Override]:
     for key, value in flags.items():
-        yield tuple(key.split(".")), value, "command line"
+        yield _Override(tuple(key.split(".")), value, "command line")
 
 
-def _apply(settings: Settings, overrides: list[tuple[tuple[str, ...], object, str]]) -> Settings:
-    data = settings.model_dump()
-    sources = {}
-    for key, value, source in overrides:
+def _override(settings: Settings, overrides: list[_Override]) -> Settings:
+    data = settings.model_dump(mode="json")
+    for override in overrides:
         place = data
-        for part in key[:-1]:
+        for part in override.key[:-1]:
             place = place.setdefault(part, {})
-        place[key[-1]] = value
-        sources[key] = source
+        place[override.key[-1]] = override.value
     try:
-        return Settings.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        location = tuple(str(part) for part in first["loc"] if part != "[key]")
-        source = next((sources[key] for key in sources if location[: len(key)] == key), "command line")
-        raise ConfigError(source, ".".join(location), first["msg"].removeprefix("Value error, "), "") from None
+        return strict_toml.validate(data, Settings, "", strict=False)
+    except ConfigError as error:
+        # The file alone was right: whoever set the field at fault, or else the last to set anything, is to blame.
+        culprits = [override for override in overrides if error.field.startswith(".".join(override.key))]
+        source = (culprits or overrides)[-1].source
+        raise ConfigError(source, error.field, error.problem, error.allowed) from None
