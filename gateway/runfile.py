@@ -47,7 +47,10 @@ class MeshFile:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One replica as the control process sees it; `models` maps a model to its state, `problem` is "" when all is well."""
+    """One replica as the control process sees it.
+
+    `models` maps each of its models to READY, LOADING or UNAVAILABLE; `problem` is "" when all is well.
+    """
 
     name: str
     endpoint: str

@@ -55,7 +55,9 @@ class _Supervised:
             self._supervisor.unwatch(process.pid)
 
     async def _wait_ready(self, pid: int) -> None:
-        while not await self.spec.ready(pid):
+        while True:
+            if await self.spec.ready(pid):
+                break
             await asyncio.sleep(_POLL)
         if self._served_once:
             self._supervisor.report(f"{self.spec.name} is back")

@@ -1,9 +1,9 @@
 """The last process standing: when the supervisor dies without a goodbye, it ends what the supervisor had started.
 
 Started by path with a bare interpreter, so it imports only the standard library. It reads one command a line from
-standard input ("+PID" a process group began, "-PID" it is gone, "." all is in order) and acts at the end of input, which
-the kernel delivers however the supervisor died. Direct children die by PR_SET_PDEATHSIG already; this catches theirs,
-and removes the sockets.
+standard input ("+PID" a process group began, "-PID" it is gone, "." all is in order) and acts at the end of input,
+which the kernel delivers however the supervisor died. Direct children die by PR_SET_PDEATHSIG already; this catches
+theirs, and removes the sockets.
 """
 
 import contextlib

@@ -157,7 +157,7 @@ def test_back_off_starts_afresh_after_a_healthy_life() -> None:
 async def test_what_never_served_ends_the_start_with_its_last_words(harness: Harness) -> None:
     code = "import sys; sys.exit('error: models/x/model.toml: nmae: unknown key, did you mean \\'name\\'?')"
     harness.supervisor.start([harness.spec("good", SLEEPER, ready=never), harness.spec("bad", code, ready=never)])
-    with pytest.raises(StartError, match="bad could not start: models/x/model.toml: nmae: unknown key"):
+    with pytest.raises(StartError, match=r"bad could not start: models/x/model.toml: nmae: unknown key"):
         await harness.supervisor.ready(["good", "bad"])
 
 
@@ -205,7 +205,9 @@ async def test_a_killed_supervisor_leaves_no_process_and_no_run_dir(tmp_path: Pa
     (tmp_path / "code.py").write_text(WITH_GRANDCHILD)
     command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), str(tmp_path / "code.py")]
     root = Path(__file__).parents[2]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}) as supervisor:
+    with subprocess.Popen(  # noqa: ASYNC220  # it is waited for in the loop's own time
+        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
+    ) as supervisor:
         assert supervisor.stdout is not None
         pids = [int(word) for word in supervisor.stdout.readline().split()]
         note = tmp_path / "grandchild"
