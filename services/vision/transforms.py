@@ -130,7 +130,7 @@ def _decode_jpeg(content: bytes, spec: ImageSpec) -> tuple[Image.Image, int]:
     """Decode with DCT scaling; what libjpeg-turbo refuses (CMYK, stray bytes) is left to Pillow's verdict."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content, strict=False)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a header that ends before it says what the colours are.
         return _decode_other(content, "JPEG", spec)
     _check_pixels(width, height, spec)
     if colorspace not in {"YCbCr", "RGB", "Gray"}:
@@ -155,8 +155,9 @@ def _decode_other(content: bytes, name: str, spec: ImageSpec) -> tuple[Image.Ima
             if name == "JPEG":
                 need = _needed_side(spec)
                 image.draft(None, (need, need))
-            orientation = int(image.getexif().get(ORIENTATION_TAG, 1))
-            return _to_rgb(image), orientation
+            pixels = _to_rgb(image)
+            # Read after the pixels: TIFF's reader has turned them by then and says so, PNG may carry EXIF at its end.
+            return pixels, int(image.getexif().get(ORIENTATION_TAG, 1))
     except ImageError:
         raise
     except Exception as error:
