@@ -1,4 +1,4 @@
-"""What the mesh looks like at one instant: services, where they listen, which models they hold. Pure values, no Envoy."""
+"""What the mesh looks like at one instant: services, where they listen, which models they hold; pure values."""
 
 import re
 from collections.abc import Mapping
@@ -65,7 +65,8 @@ class Edge:
     """What the one public port allows. Sizes in bytes, times in seconds.
 
     `max_in_flight`: calls Envoy holds open to one service before it refuses by itself; above every queue cap, so that
-    the batcher refuses first. `port` of `listen` may be 0 (the kernel chooses; tests).
+    the batcher refuses first. `cors_origins`: web origins whose pages may call ("*": any, always without cookies).
+    The port of `listen` may be 0: the kernel chooses.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -73,6 +74,7 @@ class Edge:
     max_deadline_seconds: float = 300.0
     max_in_flight: int = 16384
     max_connections: int = 4096
+    cors_origins: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)

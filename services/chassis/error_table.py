@@ -104,6 +104,12 @@ def _request_rows() -> Iterator[Row]:
         gateway="no service of this mesh answers this path: server reflection lists the methods it has",
     )
     yield _row(
+        "HTTP_METHOD_NOT_ALLOWED",
+        code.UNIMPLEMENTED,
+        http=405,
+        gateway="this path answers {allowed} only",
+    )
+    yield _row(
         "MODEL_NOT_FOUND",
         code.NOT_FOUND,
         "there is no model {name}{hint}",

@@ -1,0 +1,192 @@
+"""Routes: which cluster answers which path or model, for how long, and with what share of traces.
+
+They travel by RDS, so that a new model or a new sampling ratio neither drains a connection nor breaks a stream.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+
+from gateway.envoy.descriptors import OPEN_INFERENCE, model_fields, rest_paths, streams, typed_services
+from gateway.envoy.local_reply import json_body
+from gateway.envoy.tracing import MODEL_HEADER, sampled_caller, sampling
+from gateway.envoy.wire import duration, packed
+from gateway.topology import CONTROL, Edge, Snapshot
+from services.chassis.errors import from_gateway
+
+ROUTES = "headrace"
+"""Name of the route configuration."""
+
+CORS_FILTER = "envoy.filters.http.cors"
+FIELD_FILTER = "envoy.filters.http.grpc_field_extraction"
+LUA_FILTER = "envoy.filters.http.lua"
+BODY_FILTER = "envoy.filters.http.body_size_limit"
+
+_STREAM_IDLE = 3600.0
+_SLACK = 5.0  # the deadline fires first, the idle timeout only where there is none
+_GRPC = string_pb2.StringMatcher(prefix="application/grpc")  # gRPC-Web too: routes are chosen before it is translated
+_STANDING = (  # control's streams that live as long as their caller
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """One gRPC route before it is written down: exact `path` or `prefix`, perhaps one `model`, its cluster."""
+
+    name: str
+    cluster: str
+    path: str = ""
+    prefix: str = ""
+    model: str = ""
+    streaming: bool = False
+    idle: float = _STREAM_IDLE
+
+
+def route_configuration(snapshot: Snapshot) -> route_pb2.RouteConfiguration:
+    """Return the route table of the snapshot."""
+    host = route_components_pb2.VirtualHost(name="mesh", domains=["*"])
+    host.typed_per_filter_config[CORS_FILTER].CopyFrom(packed(_cors(snapshot.edge)))
+    for lane in _lanes(snapshot):
+        sampled = _grpc_route(lane, snapshot.edge, 1.0)
+        sampled.name = f"{lane.name}:sampled"
+        sampled.match.headers.append(sampled_caller())
+        host.routes.extend((sampled, _grpc_route(lane, snapshot.edge, snapshot.sample_ratio)))
+    host.routes.extend(_refusals())
+    return route_pb2.RouteConfiguration(
+        name=ROUTES,
+        virtual_hosts=[host],
+        # The routes come by RDS and the clusters by CDS; a route may name a cluster that is on its way.
+        validate_clusters=BoolValue(value=False),
+        ignore_port_in_host_matching=True,
+    )
+
+
+def _lanes(snapshot: Snapshot) -> Iterator[_Lane]:
+    owners = {rpc: service.name for service in snapshot.services for rpc in service.rpc_services}
+    descriptors = {descriptor.full_name: descriptor for descriptor in typed_services()}
+    for rpc, owner in owners.items():
+        if rpc in descriptors:
+            for method in streams(descriptors[rpc]):
+                yield _Lane(f"{owner}:{method}", owner, path=f"/{rpc}/{method}", streaming=True)
+        yield _Lane(owner, owner, prefix=f"/{rpc}/")
+    infer_stream = f"/{OPEN_INFERENCE}/ModelStreamInfer"
+    for model, owner in sorted(snapshot.models.items()):
+        yield _Lane(f"model:{model}:stream", owner, path=infer_stream, model=model, streaming=True)
+        yield _Lane(f"model:{model}", owner, prefix=f"/{OPEN_INFERENCE}/", model=model)
+    yield _Lane("control:ModelStreamInfer", CONTROL, path=infer_stream, streaming=True)
+    for prefix in _STANDING:
+        yield _Lane(f"control:{prefix}", CONTROL, prefix=prefix, streaming=True, idle=0.0)
+    yield _Lane(CONTROL, CONTROL, prefix="/")
+
+
+def _grpc_route(lane: _Lane, edge: Edge, ratio: float) -> route_components_pb2.Route:
+    match = route_components_pb2.RouteMatch(path=lane.path) if lane.path else _prefix(lane.prefix)
+    if lane.model:
+        exact = string_pb2.StringMatcher(exact=lane.model)
+        match.headers.append(route_components_pb2.HeaderMatcher(name=MODEL_HEADER, string_match=exact))
+    match.headers.append(route_components_pb2.HeaderMatcher(name="content-type", string_match=_GRPC))
+    route = route_components_pb2.Route(name=lane.name, match=match, route=_action(lane, edge), tracing=sampling(ratio))
+    if lane.streaming:  # the limit is one message's, which only the service can see inside a stream
+        route.typed_per_filter_config[BODY_FILTER].CopyFrom(_switch(disabled=True))
+    return route
+
+
+def _action(lane: _Lane, edge: Edge) -> route_components_pb2.RouteAction:
+    longest = duration(edge.max_deadline_seconds)
+    lifetime = route_components_pb2.RouteAction.MaxStreamDuration(
+        # A stream lives as long as its caller's deadline says, for ever without one; a unary call never that long.
+        grpc_timeout_header_max=duration(0) if lane.streaming else longest,
+        max_stream_duration=duration(0) if lane.streaming else longest,
+    )
+    idle = lane.idle if lane.streaming else edge.max_deadline_seconds + _SLACK
+    return route_components_pb2.RouteAction(
+        cluster=lane.cluster,
+        timeout=duration(0),
+        idle_timeout=duration(idle),
+        max_stream_duration=lifetime,
+        retry_policy=_retries(),
+    )
+
+
+def _retries() -> route_components_pb2.RetryPolicy:
+    """Retry only what never started; everything else is the client's to decide."""
+    policy = route_components_pb2.RetryPolicy(
+        retry_on="connect-failure,refused-stream",
+        num_retries=UInt32Value(value=2),
+        host_selection_retry_max_attempts=3,
+    )
+    predicate = policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
+    predicate.typed_config.CopyFrom(packed(previous_hosts_pb2.PreviousHostsPredicate()))
+    return policy
+
+
+def _refusals() -> Iterator[route_components_pb2.Route]:
+    """Yield the routes of requests that are not gRPC and that the transcoder did not recognise."""
+    for path, method in rest_paths().items():
+        if "{" not in path:
+            match = route_components_pb2.RouteMatch(path=path)
+            yield _refusal(match, "HTTP_METHOD_NOT_ALLOWED", {"allowed": method}, {"allow": method})
+    services = [descriptor.full_name for descriptor in typed_services()]
+    for rpc in (*services, OPEN_INFERENCE):
+        yield _refusal(_prefix(f"/{rpc}/"), "UNSUPPORTED_CONTENT_TYPE")
+    yield _refusal(_prefix("/"), "UNKNOWN_METHOD")
+
+
+def _refusal(
+    match: route_components_pb2.RouteMatch,
+    reason: str,
+    metadata: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
+) -> route_components_pb2.Route:
+    error = from_gateway(reason, metadata)
+    response = route_components_pb2.DirectResponseAction(
+        status=error.row.http, body=base_pb2.DataSource(inline_string=json_body(error))
+    )
+    route = route_components_pb2.Route(
+        name=f"refuse:{reason}", match=match, direct_response=response, tracing=sampling(0.0)
+    )
+    for key, value in {"content-type": "application/json", **(headers or {})}.items():
+        option = route.response_headers_to_add.add(header=base_pb2.HeaderValue(key=key, value=value))
+        option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    return route
+
+
+def _prefix(prefix: str) -> route_components_pb2.RouteMatch:
+    return route_components_pb2.RouteMatch(prefix=prefix)
+
+
+def _switch(*, disabled: bool) -> object:
+    return packed(route_components_pb2.FilterConfig(disabled=disabled))
+
+
+def _cors(edge: Edge) -> cors_pb2.CorsPolicy:
+    """Return what browsers are told; no cookies are used, so no credentials are allowed."""
+    origins = [
+        string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=".*"))
+        if origin == "*"
+        else string_pb2.StringMatcher(exact=origin)
+        for origin in edge.cors_origins
+    ]
+    return cors_pb2.CorsPolicy(
+        allow_origin_string_match=origins,
+        allow_methods="GET, POST, PUT, DELETE, PATCH, OPTIONS",
+        allow_headers="content-type,x-grpc-web,x-user-agent,grpc-timeout,headrace-timeout,authorization,traceparent,"
+        "tracestate",
+        expose_headers="grpc-status,grpc-message,grpc-status-details-bin,headrace-model,headrace-queue-ms,"
+        "headrace-engine-ms,headrace-engine-share-ms,headrace-batch-rows,headrace-padding-ratio",
+        max_age="86400",
+    )
+
+
+def model_methods() -> tuple[str, ...]:
+    """Return the full names ("inference.GRPCInferenceService.ModelInfer") whose request names a model."""
+    return tuple(f"{OPEN_INFERENCE}.{name}" for name in model_fields())
