@@ -56,7 +56,11 @@ class Metrics:
             registry=registry,
         )
         self._engine = Histogram(
-            "headrace_engine_batch_seconds", "Time of one engine run.", _MODEL, buckets=_STAGE_BUCKETS, registry=registry
+            "headrace_engine_batch_seconds",
+            "Time of one engine run.",
+            _MODEL,
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
         )
         self._rows = Histogram(
             "headrace_batch_rows", "Rows of one engine run.", _MODEL, buckets=_ROWS_BUCKETS, registry=registry
@@ -72,7 +76,7 @@ class Metrics:
         self._rejected = Counter(
             "headrace_rejected", "Requests refused for want of room or time.", ("model", "reason"), registry=registry
         )
-        self._call = lru_cache(maxsize=4096)(lambda method, status: self._calls.labels(method, status))
+        self._call = lru_cache(maxsize=4096)(self._calls.labels)
         self._model = lru_cache(maxsize=4096)(self._make_model)
 
     def _make_model(self, model: str, version: str) -> _ModelMetrics:

@@ -1,8 +1,9 @@
 """Traces: the only module that knows the OpenTelemetry SDK.
 
-Parent-based: a call is traced when its `traceparent` says so and costs one string comparison when not. A sampled call has
-a server span with children `transform`, `queue` and `engine`; a batch has one span, the root of a trace of its own, linked
-to every sampled call in it, and each engine span is linked to its batch. Export runs in a thread and may only drop.
+Parent-based: a call is traced when its `traceparent` says so, and costs next to nothing when not. A sampled call has a
+server span with children `transform`, `queue` and `engine`; a batch has one span, the root of a trace of its own,
+linked to every sampled call in it, and each engine span is linked to its batch. Export runs in a thread and may only drop.
+What is measured goes from here to the metrics too: once measured, shown as span, histogram and receipt.
 """
 
 import contextlib
@@ -13,22 +14,37 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import grpc
 from opentelemetry import trace as otel
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+)
 
 from engines.work import BatchReport, BatchTiming, Outcome
 from services.chassis.call import Call, Receipt
+from services.chassis.metrics import Metrics
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
 #: Server spans are errors for these only: the rest is the caller's doing (semantic conventions of RPC).
-_SERVER_ERRORS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+_SERVER_ERRORS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+Attributes = dict[str, str | int | float]
+
 _MAX_BATCH_SPANS: Final = 64  # of one call
 _MAX_LINKS: Final = 128
 
@@ -39,15 +55,17 @@ _log = logging.getLogger(__name__)
 class CallTrace:
     """The trace of a sampled call: its server span, and the batches it took part in by id."""
 
+    tracer: Tracer
     span: Span
-    context: otel.Context
+    context: Context
     batches: dict[int, SpanContext] = field(default_factory=dict)
 
 
 class Telemetry:
-    """Makes the spans of one process. `exporter` None = nothing is exported, so nothing is traced."""
+    """The spans and metrics of one process. Without an `exporter` nothing is traced; metrics are always kept."""
 
-    def __init__(self, service: str, exporter: SpanExporter | None) -> None:
+    def __init__(self, service: str, metrics: Metrics, exporter: SpanExporter | None = None) -> None:
+        self.metrics = metrics
         self._provider: TracerProvider | None = None
         if exporter is None:
             return
@@ -56,14 +74,6 @@ class Telemetry:
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
         self._tracer = self._provider.get_tracer("headrace")
-
-    @classmethod
-    def exporting_to(cls, service: str, endpoint: str) -> "Telemetry":
-        """Export by OTLP over gRPC to `unix:/path` or `host:port`; "" = do not trace."""
-        if not endpoint:
-            return cls(service, None)
-        _quieten_exporter()
-        return cls(service, OTLPSpanExporter(endpoint=endpoint, insecure=True, timeout=3))
 
     def begin(self, method: str, traceparent: str) -> CallTrace | None:
         """The trace of a call that is starting; None unless its caller samples it. Costs nothing when unsampled."""
@@ -77,7 +87,7 @@ class Telemetry:
             {"rpc.system.name": "grpc", "rpc.method": method},
             start_time=time.time_ns(),
         )
-        return CallTrace(span, otel.set_span_in_context(span))
+        return CallTrace(self._tracer, span, otel.set_span_in_context(span))
 
     def end(self, trace: CallTrace, status: str, receipt: Receipt | None) -> None:
         """The call ended with the code named `status`."""
@@ -94,58 +104,22 @@ class Telemetry:
             span.set_status(Status(StatusCode.ERROR))
         span.end()
 
-    @contextlib.contextmanager
-    def span(self, call: Call, name: str) -> Iterator[None]:
-        """A child span of the call around a block; nothing when the call is not sampled."""
-        if not isinstance(call.trace, CallTrace):
-            yield
-            return
-        with self._tracer.start_as_current_span(name, call.trace.context, record_exception=False):
-            yield
+    def computed(self, call: Call, receipt: Receipt, outcomes: Sequence[Outcome]) -> None:
+        """A request of the call went through the batcher; `Call.observer`."""
+        self.metrics.request_computed(receipt)
+        if isinstance(call.trace, CallTrace):
+            _stage_spans(call.trace, receipt, outcomes)
 
-    def computed(self, trace: CallTrace, receipt: Receipt, outcomes: Sequence[Outcome]) -> None:
-        """Child spans `queue` and `engine` of a request, one pair a batch it took part in."""
-        batches: dict[int, list[Outcome]] = {}
-        for outcome in outcomes:
-            batches.setdefault(outcome.batch.batch_id, []).append(outcome)
-        epoch = _epoch_ns()
-        for batch_id, members in list(batches.items())[:_MAX_BATCH_SPANS]:
-            timing = members[0].batch
-            queued = min(outcome.queued for outcome in members)
-            attributes = {**_model(receipt.model, receipt.version), "headrace.rows": sum(part.rows for part in members)}
-            waiting = self._tracer.start_span(
-                "queue", trace.context, attributes=attributes, start_time=_instant(epoch, queued)
-            )
-            waiting.end(_instant(epoch, max(timing.started, queued)))
-            links = [Link(batch)] if (batch := trace.batches.get(batch_id)) else []
-            engine = self._tracer.start_span(
-                "engine",
-                trace.context,
-                attributes={**attributes, **_batch(timing)},
-                links=links,
-                start_time=_instant(epoch, timing.started),
-            )
-            engine.end(_instant(epoch, timing.ended))
+    def batch_observer(self, model: str, version: str) -> Callable[[BatchReport], None]:
+        """What the batcher of this model reports every engine run to."""
 
-    def batch_ran(self, model: str, version: str, report: BatchReport) -> None:
-        """One span for an engine run, linked to every sampled call in it; none when no call is sampled."""
-        traces = list({id(tag): tag for tag in report.tags if isinstance(tag, CallTrace)}.values())
-        if not traces or self._provider is None:
-            return
-        epoch = _epoch_ns()
-        span = self._tracer.start_span(
-            "headrace.batch",
-            otel.Context(),
-            attributes={**_model(model, version), **_batch(report.timing)},
-            links=[Link(trace.span.get_span_context()) for trace in traces[:_MAX_LINKS]],
-            start_time=_instant(epoch, report.timing.started),
-        )
-        for trace in traces:
-            trace.batches[report.timing.batch_id] = span.get_span_context()
-        if report.error is not None:
-            span.set_attribute("error.type", type(report.error).__name__)
-            span.set_status(Status(StatusCode.ERROR))
-        span.end(_instant(epoch, report.timing.ended))
+        def observe(report: BatchReport) -> None:
+            self.metrics.batch_ran(model, version, report.timing)
+            traces = list({id(tag): tag for tag in report.tags if isinstance(tag, CallTrace)}.values())
+            if traces:
+                _batch_span(traces, _model(model, version), report)
+
+        return observe
 
     def flush(self, timeout: float = 2.0) -> bool:
         """Send what is waiting, within `timeout` seconds."""
@@ -157,6 +131,25 @@ class Telemetry:
             self._provider.shutdown()
 
 
+@contextlib.contextmanager
+def span(call: Call, name: str) -> Iterator[None]:
+    """A child span of the call around a block; nothing when the call is not sampled."""
+    trace = call.trace
+    if not isinstance(trace, CallTrace):
+        yield
+        return
+    with trace.tracer.start_as_current_span(name, trace.context, record_exception=False):
+        yield
+
+
+def otlp_exporter(endpoint: str) -> SpanExporter | None:
+    """Export by OTLP over gRPC to `unix:/path` or `host:port`; None for ""."""
+    if not endpoint:
+        return None
+    _quieten_exporter()
+    return OTLPSpanExporter(endpoint=endpoint, insecure=True, timeout=3)
+
+
 def sampled_parent(traceparent: str) -> SpanContext | None:
     """The caller's span when `traceparent` is well-formed W3C and has the sampled flag."""
     match = _TRACEPARENT.fullmatch(traceparent)
@@ -166,11 +159,55 @@ def sampled_parent(traceparent: str) -> SpanContext | None:
     return parent if parent.is_valid else None
 
 
-def _model(model: str, version: str) -> dict[str, str]:
+def _stage_spans(trace: CallTrace, receipt: Receipt, outcomes: Sequence[Outcome]) -> None:
+    """Child spans `queue` and `engine`, one pair a batch that the request took part in."""
+    batches: dict[int, list[Outcome]] = {}
+    for outcome in outcomes:
+        batches.setdefault(outcome.batch.batch_id, []).append(outcome)
+    epoch = _epoch_ns()
+    for batch_id, members in list(batches.items())[:_MAX_BATCH_SPANS]:
+        timing = members[0].batch
+        queued = min(outcome.queued for outcome in members)
+        attributes: Attributes = {
+            **_model(receipt.model, receipt.version),
+            "headrace.rows": sum(part.rows for part in members),
+        }
+        start = _instant(epoch, queued)
+        waiting = trace.tracer.start_span("queue", trace.context, attributes=attributes, start_time=start)
+        waiting.end(_instant(epoch, max(timing.started, queued)))
+        engine = trace.tracer.start_span(
+            "engine",
+            trace.context,
+            attributes={**attributes, **_batch(timing)},
+            links=[Link(trace.batches[batch_id])] if batch_id in trace.batches else [],
+            start_time=_instant(epoch, timing.started),
+        )
+        engine.end(_instant(epoch, timing.ended))
+
+
+def _batch_span(traces: Sequence[CallTrace], model: Attributes, report: BatchReport) -> None:
+    """One span for an engine run, linked to the sampled calls in it."""
+    epoch = _epoch_ns()
+    span = traces[0].tracer.start_span(
+        "headrace.batch",
+        Context(),
+        attributes={**model, **_batch(report.timing)},
+        links=[Link(trace.span.get_span_context()) for trace in traces[:_MAX_LINKS]],
+        start_time=_instant(epoch, report.timing.started),
+    )
+    for trace in traces:
+        trace.batches[report.timing.batch_id] = span.get_span_context()
+    if report.error is not None:
+        span.set_attribute("error.type", type(report.error).__name__)
+        span.set_status(Status(StatusCode.ERROR))
+    span.end(_instant(epoch, report.timing.ended))
+
+
+def _model(model: str, version: str) -> Attributes:
     return {"headrace.model.name": model, "headrace.model.version": version}
 
 
-def _batch(timing: BatchTiming) -> dict[str, int | float]:
+def _batch(timing: BatchTiming) -> Attributes:
     return {
         "headrace.batch.id": timing.batch_id,
         "headrace.batch.rows": timing.rows,

@@ -1,0 +1,57 @@
+"""The door of a process: how many calls are inside, and whether new ones may enter."""
+
+import asyncio
+from collections.abc import Callable
+
+from services.chassis import errors
+
+
+class Gate:
+    """Counts the calls in progress. Belongs to one event loop.
+
+    `active`: calls between `_open` and `_close` of rpc.py. After `close()` new calls are refused, and streams are told
+    by their callbacks to take no more requests.
+    """
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.closed = False
+        self._empty: asyncio.Event | None = None
+        self._interrupts: set[Callable[[], None]] = set()
+
+    def admit(self) -> None:
+        """Raise the DRAINING error when the process is shutting down."""
+        if self.closed:
+            raise errors.draining()
+
+    def leave(self) -> None:
+        """Count a call out."""
+        self.active -= 1
+        if self._empty is not None and self.active == 0:
+            self._empty.set()
+
+    def on_close(self, interrupt: Callable[[], None]) -> None:
+        """Call `interrupt` once when the gate closes."""
+        self._interrupts.add(interrupt)
+
+    def forget(self, interrupt: Callable[[], None]) -> None:
+        """Take back `on_close`."""
+        self._interrupts.discard(interrupt)
+
+    def close(self) -> None:
+        """Refuse new calls from now on. Idempotent."""
+        self.closed = True
+        interrupts, self._interrupts = self._interrupts, set()
+        for interrupt in interrupts:
+            interrupt()
+
+    async def emptied(self, within: float) -> bool:
+        """Wait until no call is inside, at most `within` seconds; False when some still are."""
+        if self.active == 0:
+            return True
+        self._empty = asyncio.Event()
+        try:
+            await asyncio.wait_for(self._empty.wait(), within)
+        except TimeoutError:
+            return False
+        return True
