@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from engines.base import TensorSpec
 from engines.tensorrt.libraries import TensorRTError
@@ -16,7 +15,8 @@ def read_inputs(model_file: Path) -> tuple[TensorSpec, ...]:
         model = onnx.load(str(model_file), load_external_data=False)
     except OSError as error:
         raise TensorRTError(f"{model_file} cannot be read: {error.strerror}") from error
-    except DecodeError as error:
+    except Exception as error:
+        # Protobuf's decoding error, which this folder does not import.
         raise TensorRTError(f"{model_file} is no ONNX model, or a damaged one; export or pull it again") from error
     constants = {tensor.name for tensor in model.graph.initializer}
     found = tuple(_spec(value) for value in model.graph.input if value.name not in constants)
