@@ -276,7 +276,7 @@ class _Requests:
 class UnknownMethods(grpc.GenericRpcHandler):
     """Answers what no other handler knows; add it last."""
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """A handler that refuses without reading a request, so that it suits unary calls and streams."""
         error = errors.unknown_method(handler_call_details.method)
 

@@ -2,7 +2,7 @@
 
 Parent-based: a call is traced when its `traceparent` says so, and costs next to nothing when not. A sampled call has a
 server span with children `transform`, `queue` and `engine`; a batch has one span, the root of a trace of its own,
-linked to every sampled call in it, and each engine span is linked to its batch. Export runs in a thread and may only drop.
+linked to every sampled call in it, and each engine span is linked to its batch. Export runs in a thread and may drop.
 What is measured goes from here to the metrics too: once measured, shown as span, histogram and receipt.
 """
 
