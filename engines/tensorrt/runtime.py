@@ -9,9 +9,9 @@ from typing import Final
 
 from engines.base import Engine
 from engines.tensorrt import plans
-from engines.tensorrt.plans import Sidecar
-from engines.tensorrt.libraries import LIBRARIES, Library, TensorRTError, gpus, installed
 from engines.tensorrt.engine import TensorRTEngine
+from engines.tensorrt.libraries import LIBRARIES, Library, TensorRTError, gpus, installed
+from engines.tensorrt.plans import Sidecar
 
 #: Preferred first: the full library knows the GPU it was built for, and runs on data-centre GPUs.
 _PREFERENCE: Final = ("tensorrt", "tensorrt-rtx")
