@@ -118,6 +118,7 @@ def _request_rows() -> Iterator[Row]:
     yield _row("MODEL_VERSION_NOT_FOUND", code.NOT_FOUND, "there is no model version {name}{hint}")
     yield _row("USER_NOT_FOUND", code.NOT_FOUND, "there is no user {name}{hint}")
     yield _row("ITEM_NOT_FOUND", code.NOT_FOUND, "there is no item {name}{hint}")
+    yield _row("SERVICE_NOT_FOUND", code.NOT_FOUND, "there is no service {name}{hint}")
     yield _row("TRACE_NOT_FOUND", code.NOT_FOUND, "there is no trace {name}{hint}")
 
 

@@ -28,6 +28,7 @@ from services.chassis.call import Call
 from services.chassis.drain import Gate
 from services.chassis.errors import ServiceError
 from services.chassis.metrics import Metrics
+from services.chassis.requests import Requests
 from services.chassis.telemetry import Telemetry
 
 #: Request header (over REST too) that sets the deadline of a unary call in seconds: "2.5", "2.5s" or "250ms".
@@ -57,8 +58,11 @@ class Policy:
     gate: Gate = field(default_factory=Gate)
 
 
-def handlers(service: ServiceDescriptor, servicer: object, policy: Policy) -> grpc.GenericRpcHandler:
-    """Wrap the methods of `service` that `servicer` has; the others are answered UNIMPLEMENTED."""
+def handlers(service: ServiceDescriptor, servicer: object, policy: Policy, *, name: str = "") -> grpc.GenericRpcHandler:
+    """Wrap the methods of `service` that `servicer` has; the others are answered UNIMPLEMENTED.
+
+    `name`: serve them under another full name than the service's own.
+    """
     table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in service.methods:
         behaviour = getattr(servicer, method.name, None)
@@ -70,7 +74,7 @@ def handlers(service: ServiceDescriptor, servicer: object, policy: Policy) -> gr
         else:
             unary = _Unary(method, behaviour, policy)
             table[method.name] = grpc.unary_unary_rpc_method_handler(unary.handle)
-    return grpc.method_handlers_generic_handler(service.full_name, table)
+    return grpc.method_handlers_generic_handler(name or service.full_name, table)
 
 
 class _Rpc:
@@ -215,7 +219,7 @@ class _Stream(_Rpc):
             if remaining is not None:
                 call.deadline = call.started + remaining
                 self._expire_at_deadline(call, remaining)
-            requests = _Requests(self, context)
+            requests = Requests(context, self.parse, self.gate)
             responses = self._behaviour(requests, call)
             try:
                 async for response in responses:
@@ -232,45 +236,6 @@ class _Stream(_Rpc):
             raise
         finally:
             self._close(call)
-
-
-class _Requests:
-    """The request messages of a stream, parsed; ends early when the process drains (`interrupted`)."""
-
-    def __init__(self, rpc: _Stream, context: Context) -> None:
-        self._rpc, self._context = rpc, context
-        self._reader: asyncio.Task[Any] | None = None
-        self.interrupted = False
-        rpc.gate.on_close(self._interrupt)
-
-    def __aiter__(self) -> "_Requests":
-        return self
-
-    async def __anext__(self) -> Message:
-        if self.interrupted:
-            raise StopAsyncIteration
-        self._reader = asyncio.current_task()
-        try:
-            raw = await self._context.read()
-        except asyncio.CancelledError:
-            # Drained while waiting; a caller who went away at the same moment has cancelled the task as well.
-            if not self.interrupted or self._reader is None or self._reader.uncancel() > 0:
-                raise
-            raise StopAsyncIteration from None
-        finally:
-            self._reader = None
-        if raw is grpc.aio.EOF:
-            raise StopAsyncIteration
-        return self._rpc.parse(raw)
-
-    def _interrupt(self) -> None:
-        self.interrupted = True
-        if self._reader is not None:
-            self._reader.cancel()
-
-    def close(self) -> None:
-        """Forget the drain."""
-        self._rpc.gate.forget(self._interrupt)
 
 
 class UnknownMethods(grpc.GenericRpcHandler):
