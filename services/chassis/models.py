@@ -141,6 +141,10 @@ class ModelHost:
             raise errors.invalid_argument(_FIELD.get(task, "model"), problem)
         return found
 
+    def serves(self, model: str) -> bool:
+        """True when the model called "name" or "name@version" is one of this process, in whatever state."""
+        return not model or model.partition("@")[0] in self._models
+
     def find(self, name: str, version: str) -> list[LoadedModel]:
         """The version of a model in whatever state, or all its versions ("", highest last). Raises NOT_FOUND."""
         if version:

@@ -65,9 +65,10 @@ class RequestTensors:
 
 
 class TensorCodec:
-    """Reads requests for one model; made once, when the model is loaded."""
+    """Reads requests for one model; made once, when the model is loaded. `outputs`: the model's outputs by name."""
 
     def __init__(self, signature: Signature) -> None:
+        self.outputs = {spec.name: spec for spec in signature.outputs}
         self._batchable = signature.batchable
         self._inputs = {spec.name: _Input.of(spec, signature.batchable) for spec in signature.inputs}
 
