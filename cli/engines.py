@@ -1,0 +1,138 @@
+"""`headrace engines`: build TensorRT plans ahead of time, list them, look into them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.failure import fail, one_line
+from cli.models import Config, Models, models_directory
+from engines.repository import Entry, NoSuchVersion, Repository
+from engines.strict_toml import ConfigError
+from engines.tensorrt.libraries import LIBRARIES, TensorRTError, library
+from engines.tensorrt.plans import Sidecar
+
+app = typer.Typer(help="Build TensorRT engines ahead of time, list them, look into them.", no_args_is_help=True)
+
+
+@app.command()
+def build(  # noqa: PLR0913 - a command's flags are its parameters.
+    model: Annotated[str, typer.Argument(help="A model of the repository: 'name' or 'name@version'.")],
+    *,
+    library_name: Annotated[str, typer.Option("--library", help=f"One of {', '.join(LIBRARIES)}.")] = "tensorrt-rtx",
+    target: Annotated[list[str] | None, typer.Option(help="Compute capability, such as sm89; may be repeated.")] = None,
+    bucket: Annotated[list[int] | None, typer.Option(help="Rows of a profile; may be repeated, rising.")] = None,
+    dim: Annotated[list[str] | None, typer.Option(help="Greatest size of an open dimension: name=N.")] = None,
+    config: Config = None,
+    models: Models = None,
+) -> None:
+    """Build a model's engine, with a profile for each batch bucket; tensorrt-rtx needs no GPU for it."""
+    from engines.tensorrt.builder import BuildOptions
+    from engines.tensorrt.builder import build as build_plan
+    from engines.tensorrt.profiles import buckets_for
+
+    with one_line(TensorRTError, ConfigError):
+        entry, version = _find(models_directory(config, models), model)
+        most = entry.manifest.batching.max_rows if entry.manifest is not None else 1
+        buckets = tuple(bucket) if bucket else buckets_for(most)
+        options = BuildOptions(library(library_name), buckets, tuple(target or ()), _dimensions(dim or []))
+        typer.echo(f"{entry.name}@{version}: building with {library_name} ...", err=True)
+        built = build_plan(entry.folder / str(version) / "model.onnx", options)
+    about = built.sidecar
+    how = "built before" if built.reused else f"built in {about.build_seconds:.1f} s"
+    typer.echo(f"{entry.name}@{version}: {how}, {about.plan_bytes / 1e6:.1f} MB, {about.key.precision}, {built.plan}")
+
+
+@app.command("list")
+def list_engines(config: Config = None, models: Models = None) -> None:
+    """List the engines that were built, with what they were built for."""
+    from cli import table
+    from engines.tensorrt.plans import plans
+
+    with one_line(TensorRTError, ConfigError):
+        found = plans(models_directory(config, models))
+    rows = [
+        (
+            f"{about.model}@{about.version}",
+            f"{about.key.library} {about.key.library_version}",
+            ", ".join(about.key.targets) or "default",
+            about.key.precision,
+            f"{about.plan_bytes / 1e6:.1f} MB",
+            about.built,
+            str(path),
+        )
+        for path, about in found
+    ]
+    table.show(("MODEL", "LIBRARY", "TARGETS", "PRECISION", "SIZE", "BUILT", "PLAN"), rows)
+
+
+@app.command()
+def inspect(
+    plan: Annotated[str, typer.Argument(help="A .plan file, or a model's name: its newest engine.")],
+    *,
+    config: Config = None,
+    models: Models = None,
+) -> None:
+    """Say what is inside an engine, from its sidecar file: no GPU and no library needed."""
+    from engines.tensorrt import plans
+
+    with one_line(TensorRTError, ConfigError):
+        path = Path(plan)
+        if not path.is_file():
+            name, _, version = plan.partition("@")
+            known = plans.plans(models_directory(config, models))
+            mine = [item for item in known if item[1].model == name and version in ("", item[1].version)]
+            if not mine:
+                fail(f"'{plan}' is no file and no model with an engine: run 'headrace engines build {name}'")
+            path = max(mine, key=lambda item: item[1].built)[0]
+        about = plans.read(path)
+    for word, value in _facts(path, about):
+        typer.echo(f"{word:<11}{value}")
+
+
+def _facts(path: Path, about: Sidecar) -> list[tuple[str, str]]:
+    key = about.key
+    return [
+        ("plan", f"{path} ({about.plan_bytes} bytes, SHA-256 {about.plan_sha256})"),
+        ("model", f"{about.model}@{about.version} (SHA-256 {key.model_sha256})"),
+        ("library", f"{key.library} {key.library_version}"),
+        ("targets", ", ".join(key.targets) or "the library's default"),
+        ("precision", f"{key.precision}, strongly typed"),
+        *(("input", f"{tensor.name} {tensor.datatype} {list(tensor.shape)}") for tensor in about.inputs),
+        *(("output", f"{tensor.name} {tensor.datatype} {list(tensor.shape)}") for tensor in about.outputs),
+        *(
+            (
+                "profile",
+                ", ".join(
+                    f"{name} {list(low)} to {list(profile.greatest[name])}" for name, low in profile.least.items()
+                ),
+            )
+            for profile in key.profiles
+        ),
+        ("built", f"{about.built} in {about.build_seconds:.2f} s"),
+    ]
+
+
+def _find(directory: Path, model: str) -> tuple[Entry, int]:
+    name, _, version = model.partition("@")
+    entries = {entry.name: entry for entry in Repository(directory).scan()}
+    if name not in entries:
+        known = ", ".join(entries) or "it is empty"
+        raise TensorRTError(f"no model '{name}' in {directory} ({known}): run 'headrace models pull {name}'")
+    entry = entries[name]
+    if entry.error is not None:
+        raise entry.error
+    try:
+        return entry, entry.resolve(version)
+    except NoSuchVersion as error:
+        raise TensorRTError(str(error)) from error
+
+
+def _dimensions(given: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for item in given:
+        name, _, size = item.partition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise TensorRTError(f"--dim {item}: write it as name=N, such as sequence=128")
+        found[name] = int(size)
+    return found

