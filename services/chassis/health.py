@@ -47,8 +47,8 @@ def _service_with_list() -> ServiceDescriptor:
 
 SERVICE: Final = _service_with_list()
 _METHODS = SERVICE.methods_by_name
-_CheckResponse: Any = message_factory.GetMessageClass(_METHODS["Check"].output_type)
-_ListResponse: Any = message_factory.GetMessageClass(_METHODS["List"].output_type)
+CheckResponse: Any = message_factory.GetMessageClass(_METHODS["Check"].output_type)
+ListResponse: Any = message_factory.GetMessageClass(_METHODS["List"].output_type)
 
 
 class Health:
@@ -102,7 +102,7 @@ class Health:
         status = self.status(request.service)
         if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
             raise _unknown_service(request.service, self._unwell)
-        return _CheckResponse(status=status)
+        return CheckResponse(status=status)
 
     async def Watch(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:  # noqa: N802, ARG002
         """Send the status now and after each change; SERVICE_UNKNOWN for a service that may come later."""
@@ -111,14 +111,14 @@ class Health:
             while not self._closed:
                 changed, status = self._changed, self.status(request.service)
                 if status != sent:
-                    yield _CheckResponse(status=status)
+                    yield CheckResponse(status=status)
                     sent = status
                 await changed.wait()
             return
 
     async def List(self, request: Any, call: Call) -> Any:  # noqa: N802, ARG002
         """Every service with its status."""
-        return _ListResponse(statuses={name: _CheckResponse(status=self.status(name)) for name in self._unwell})
+        return ListResponse(statuses={name: CheckResponse(status=self.status(name)) for name in self._unwell})
 
 
 def _unknown_service(name: str, known: Iterable[str]) -> ServiceError:

@@ -12,6 +12,7 @@ from typing import Final, Self
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from engines.work import BatchTiming
+from services.chassis.addresses import check_free, split
 from services.chassis.call import Receipt
 
 #: Seconds. The recommended buckets of rpc durations start at 5 ms; small models answer faster.
@@ -109,20 +110,19 @@ class Metrics:
 
 
 class MetricsPage:
-    """The Prometheus page of `metrics`, served by a thread of its own. Raises OSError when it cannot listen."""
+    """The Prometheus page of `metrics`, served by a thread of its own until the block ends. `url` has the real port."""
 
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
+    def __init__(self, metrics: Metrics, listen: str) -> None:
+        """Listen on "host:port". Raises StartError."""
+        check_free(listen)
+        host, port = split(listen)
         self._server, self._thread = start_http_server(port, addr=host, registry=metrics.registry)
-        self.address = f"{host}:{self._server.server_port}"
-
-    def close(self) -> None:
-        """Stop serving. Idempotent."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.url = f"http://{listen.rpartition(':')[0]}:{self._server.server_port}/metrics"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

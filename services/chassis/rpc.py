@@ -42,17 +42,26 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What every rpc of a process shares. Times in seconds.
+class Limits:
+    """What one call may ask for.
 
-    `default_deadline` and `max_deadline` bound unary calls. A stream lives as long as its caller wants; each of its
-    items gets the default deadline (`Call.item_deadline`). `receipt_headers`: answer unary calls with the receipt as
-    initial metadata, where the servicer recorded one.
+    `default_deadline` and `max_deadline` (seconds) bound unary calls. A stream lives as long as its caller wants; each
+    of its items gets the default deadline (`Call.item_deadline`). `max_message_bytes`: size of one request message.
     """
 
     default_deadline: float = 30.0
     max_deadline: float = 300.0
     max_message_bytes: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What every rpc of a process shares.
+
+    `receipt_headers`: answer unary calls with the receipt as initial metadata, where the servicer recorded one.
+    """
+
+    limits: Limits = field(default_factory=Limits)
     receipt_headers: bool = True
     telemetry: Telemetry = field(default_factory=lambda: Telemetry("headrace", Metrics()))
     gate: Gate = field(default_factory=Gate)
@@ -84,16 +93,15 @@ class _Rpc:
         self._method = f"{method.containing_service.full_name}/{method.name}"
         self._request_type: type[Message] = message_factory.GetMessageClass(method.input_type)
         self._parse_bytes = self._request_type.FromString
-        self._response_name = method.output_type.full_name
-        self._policy = policy
+        self._receipt_headers = policy.receipt_headers
         self.gate = policy.gate
         self._telemetry = policy.telemetry
-        self._limit = policy.max_message_bytes
+        self._limits = policy.limits
 
     def _open(self, context: Context) -> Call:
         """Count the call in, read its headers and begin its trace."""
         self.gate.active += 1
-        call = Call(self._method, observer=self._telemetry.computed, item_timeout=self._policy.default_deadline)
+        call = Call(self._method, observer=self._telemetry.computed, item_timeout=self._limits.default_deadline)
         metadata = context.invocation_metadata()
         if metadata:
             call.metadata = headers = dict(metadata)
@@ -104,8 +112,8 @@ class _Rpc:
 
     def parse(self, raw: bytes) -> Message:
         """The request message of these bytes. Raises ServiceError when they are too many, or no such message."""
-        if len(raw) > self._limit:
-            raise errors.message_too_large(len(raw), self._limit)
+        if len(raw) > self._limits.max_message_bytes:
+            raise errors.message_too_large(len(raw), self._limits.max_message_bytes)
         try:
             return self._parse_bytes(raw)
         except DecodeError:
@@ -174,7 +182,7 @@ class _Unary(_Rpc):
             request = self.parse(raw)
             response = await self._behaviour(request, call)
             answer = response.SerializeToString()
-            if call.receipt is not None and self._policy.receipt_headers:
+            if call.receipt is not None and self._receipt_headers:
                 await context.send_initial_metadata(call.receipt.metadata())
             return answer
         except BaseException as error:
@@ -188,10 +196,10 @@ class _Unary(_Rpc):
         remaining = context.time_remaining()
         header = call.metadata.get(TIMEOUT_HEADER)
         if remaining is None and header is None:
-            remaining = self._policy.default_deadline
+            remaining = self._limits.default_deadline
         else:
             asked = parse_timeout(header) if header is not None else math.inf
-            remaining = min(self._policy.max_deadline, asked, math.inf if remaining is None else remaining)
+            remaining = min(self._limits.max_deadline, asked, math.inf if remaining is None else remaining)
         call.deadline = call.started + remaining
         self._expire_at_deadline(call, remaining)
 

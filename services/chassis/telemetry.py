@@ -9,6 +9,7 @@ What is measured goes from here to the metrics too: once measured, shown as span
 import contextlib
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -121,14 +122,16 @@ class Telemetry:
 
         return observe
 
-    def flush(self, timeout: float = 2.0) -> bool:
-        """Send what is waiting, within `timeout` seconds."""
-        return self._provider is None or self._provider.force_flush(int(timeout * 1000))
+    def flush(self, within: float = 2.0) -> bool:
+        """Send what is waiting, within `within` seconds."""
+        return self._provider is None or self._provider.force_flush(int(within * 1000))
 
-    def close(self) -> None:
-        """Send what is waiting and stop; blocks for a few seconds at most when the receiver is gone."""
+    def close(self, within: float = 2.0) -> None:
+        """Send what is waiting and stop, in `within` seconds: a receiver that is gone must not hold up the exit."""
         if self._provider is not None:
-            self._provider.shutdown()
+            closing = threading.Thread(target=self._provider.shutdown, name="close-traces", daemon=True)
+            closing.start()
+            closing.join(within)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,214 @@
+"""One service process from start to end: bind, load, say so, serve, drain, exit."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
+from services.chassis import health, rpc
+from services.chassis.addresses import StartError, check_free, remove_socket
+from services.chassis.drain import Gate
+from services.chassis.health import Health
+from services.chassis.metrics import Metrics, MetricsPage
+from services.chassis.reflection import reflection_handlers
+from services.chassis.telemetry import Telemetry, otlp_exporter
+
+_log = logging.getLogger(__name__)
+
+_MODELS: Final = "models"
+
+#: gRPC core refuses a message above this many limits by itself; below, the refusal carries details.
+_CORE_LIMIT_FACTOR: Final = 4
+#: Clients may ping this often; gRPC's own default calls 5 minutes "too many pings" and hangs up.
+_MIN_PING_INTERVAL_MS: Final = 5_000
+_STOP_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A gRPC service and who answers it. `receipt_headers` off: the servicer puts receipts into its responses."""
+
+    descriptor: ServiceDescriptor
+    servicer: object
+    receipt_headers: bool = True
+
+
+class Host(Protocol):
+    """What the services compute with: the models of the process."""
+
+    async def start(self) -> None:
+        """Begin to load. Raises what a user should read as one line."""
+
+    async def loaded(self) -> None:
+        """Return when everything has been loaded or given up."""
+
+    def index(self) -> Sequence[Any]:
+        """Every model: `name`, `version`, `state` ("READY" or not) and `batcher` (`queued_rows`) or None."""
+
+    async def drain(self) -> None:
+        """Wait until nothing is queued or running."""
+
+    async def close(self) -> None:
+        """Give everything back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one process serves.
+
+    `listen`: "host:port" (0 = any free port) or "unix:/path". `run_dir`: where `<name>.json` says that the process
+    serves; None = nowhere. `otlp_endpoint`: where spans go, "" = nowhere. `grace`: seconds that the calls in flight have
+    to end once the process is told to stop.
+    """
+
+    name: str
+    listen: str
+    run_dir: Path | None = None
+    metrics_listen: str = "127.0.0.1:0"
+    otlp_endpoint: str = ""
+    grace: float = 5.0
+    limits: rpc.Limits = field(default_factory=rpc.Limits)
+
+
+class Process:
+    """What services are composed of, and their run from start to end. Make one inside a running event loop."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.telemetry = Telemetry(options.name, Metrics(), otlp_exporter(options.otlp_endpoint))
+        self.health = Health()
+        self.gate = Gate()
+        self.policy = rpc.Policy(limits=options.limits, telemetry=self.telemetry, gate=self.gate)
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin the drain, as SIGTERM does."""
+        self._stop.set()
+
+    async def run(self, services: Sequence[Service], host: Host) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raises StartError, or what `host.start` raises."""
+        server = self._build(services)
+        async with contextlib.AsyncExitStack() as cleanup:
+            cleanup.push_async_callback(asyncio.to_thread, self.telemetry.close)
+            address = await self._bind(server, cleanup)
+            page = cleanup.enter_context(MetricsPage(self.telemetry.metrics, self.options.metrics_listen))
+            await cleanup.enter_async_context(self._signals())
+            cleanup.push_async_callback(host.close)
+            await host.start()
+            await server.start()
+            cleanup.push_async_callback(self._drain, server)
+            _log.info("%s listens on %s", self.options.name, address, extra={"address": address})
+            if await self._loads(host):
+                self._say_ready(address, page.url, cleanup)
+                await self._stop.wait()
+
+    def _build(self, services: Sequence[Service]) -> grpc.aio.Server:
+        limit = self.options.limits.max_message_bytes
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", min(limit * _CORE_LIMIT_FACTOR, 2**31 - 1)),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        descriptors = [service.descriptor for service in services]
+        self.health.add(descriptor.full_name for descriptor in descriptors)
+        self.health.set(_MODELS, well=False)
+        # Health and reflection answer during the drain too.
+        always = replace(self.policy, gate=Gate())
+        server.add_generic_rpc_handlers(
+            (
+                *(rpc.handlers(s.descriptor, s.servicer, self._policy_of(s)) for s in services),
+                rpc.handlers(health.SERVICE, self.health, always),
+                *reflection_handlers([*descriptors, health.SERVICE], always),
+                rpc.UnknownMethods(),
+            )
+        )
+        return server
+
+    def _policy_of(self, service: Service) -> rpc.Policy:
+        return replace(self.policy, receipt_headers=service.receipt_headers)
+
+    async def _bind(self, server: grpc.aio.Server, cleanup: contextlib.AsyncExitStack) -> str:
+        """The address that was bound, with its real port."""
+        listen = self.options.listen
+        check_free(listen)
+        try:
+            port = server.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {listen}: {error}") from None
+        if listen.startswith("unix:"):
+            cleanup.callback(remove_socket, listen)
+            return listen
+        return f"{listen.rpartition(':')[0]}:{port}"
+
+    async def _loads(self, host: Host) -> bool:
+        """Wait for the models; False when the process was told to stop meanwhile."""
+        loading, stopping = asyncio.ensure_future(host.loaded()), asyncio.ensure_future(self._stop.wait())
+        done, _ = await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if loading not in done:
+            loading.cancel()
+            return False
+        loading.result()
+        models = host.index()
+        for model in models:
+            if model.batcher is not None:
+                self.telemetry.metrics.watch_queue(model.name, model.version, _queued_rows(model.batcher))
+        # One broken model must not take the others out of the mesh; a service without any is no use.
+        self.health.set(_MODELS, well=not models or any(model.state == "READY" for model in models))
+        gc.collect()
+        gc.freeze()  # What is loaded stays: the collector need not look at it again.
+        return True
+
+    def _say_ready(self, address: str, metrics: str, cleanup: contextlib.AsyncExitStack) -> None:
+        """Write the run-file, whole or not at all."""
+        if self.options.run_dir is None:
+            return
+        path = self.options.run_dir / f"{self.options.name}.json"
+        facts = {"name": self.options.name, "pid": os.getpid(), "listen": address, "metrics": metrics}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        temporary.replace(path)
+        cleanup.callback(path.unlink, missing_ok=True)
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        """NOT_SERVING first, then no new calls, then wait for those in flight."""
+        self.health.drain()
+        self.gate.close()
+        _log.info("%s drains %d calls", self.options.name, self.gate.active)
+        ends = time.monotonic() + self.options.grace
+        if not await self.gate.emptied(self.options.grace):
+            _log.warning("%s gives up on %d calls after %g s", self.options.name, self.gate.active, self.options.grace)
+        self.health.close()
+        # The last answers may still be on their way out.
+        await server.stop(max(_STOP_SECONDS, ends - time.monotonic()) if self.gate.active == 0 else 0.0)
+
+    @contextlib.asynccontextmanager
+    async def _signals(self) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+def _queued_rows(batcher: Any) -> Callable[[], float]:
+    return lambda: float(batcher.queued_rows)
