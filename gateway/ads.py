@@ -149,6 +149,11 @@ class AdsServer:
             return both, _version(both)
         return part.serving, part.version
 
+    def has_listener(self) -> bool:
+        """Say whether a listener was published and accepted."""
+        part = self._parts[LISTENERS]
+        return bool(part.serving) and part.accepted == part.version
+
     def accepted(self, url: str, version: str) -> None:
         """Record that an Envoy accepted `version` of a type."""
         part = self._parts[url]

@@ -6,11 +6,12 @@ from functools import cache
 from importlib import import_module
 from types import MappingProxyType
 
-import headrace
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.rpc import error_details_pb2
+
+import headrace
 from headrace.inference import open_inference_pb2
 
 OPEN_INFERENCE: str = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -92,7 +93,7 @@ def _descriptor_set(files: Iterable[FileDescriptor]) -> bytes:
         seen.add(file.name)
         for dependency in file.dependencies:  # Envoy's pool wants a file after what it imports
             add(dependency)
-        file.CopyToProto(result.file.add())
+        result.file.add().ParseFromString(file.serialized_pb)
 
     for file in files:
         add(file)

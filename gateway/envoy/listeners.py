@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2, protocol_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.grpc_field_extraction.v3 import config_pb2 as extraction_pb2
 from envoy.extensions.filters.http.grpc_json_transcoder.v3 import transcoder_pb2
 from envoy.extensions.filters.http.grpc_web.v3 import grpc_web_pb2
-from envoy.extensions.filters.http.health_check.v3 import health_check_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
@@ -34,7 +32,6 @@ from gateway.envoy.wire import duration, extension, over_ads, packed, packed_fie
 from gateway.topology import Address, Edge
 
 LISTENER = "edge"
-HEALTH_PATH = "/healthz"
 
 _MANAGER = http_connection_manager_pb2.HttpConnectionManager
 _FRAME_HEADER = 5
@@ -83,14 +80,17 @@ def _connection_manager(edge: Edge) -> http_connection_manager_pb2.HttpConnectio
         path_with_escaped_slashes_action=_MANAGER.REJECT_REQUEST,
         common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
             idle_timeout=duration(3600),
-            headers_with_underscores_action=protocol_pb2.HttpProtocolOptions.REJECT_REQUEST,
+            # Legal in gRPC metadata and used (Triton's triton_grpc_error). Refusing would reset the stream without a
+            # word, dropping would change what the call means; and nobody behind here reads "_" as "-".
+            headers_with_underscores_action=protocol_pb2.HttpProtocolOptions.ALLOW,
         ),
         http2_protocol_options=_http2(edge),
         request_headers_timeout=duration(10),
         stream_idle_timeout=duration(300),
         early_header_mutation_extensions=[extension("strip", _strip_internal_headers())],
     )
-    manager.internal_address_config.SetInParent()  # trust nobody's x-envoy-* headers, wherever they come from
+    # Nobody is internal, not even loopback callers, who would be by default. An empty list would mean that default.
+    manager.internal_address_config.cidr_ranges.add(address_prefix="255.255.255.255").prefix_len.value = 32
     return manager
 
 
@@ -110,14 +110,15 @@ def _rest_limit(edge: Edge) -> int:
 
 
 def _strip_internal_headers() -> header_mutation_pb2.HeaderMutation:
-    internal = mutation_rules_pb2.HeaderMutation.RemoveOnMatch(
-        key_matcher=string_pb2.StringMatcher(prefix="x-headrace-", ignore_case=True)
+    """Return what happens before anything reads the headers: those that steer the mesh or Envoy are removed."""
+    patterns = [string_pb2.StringMatcher(prefix=prefix) for prefix in ("x-headrace-", "x-envoy-")]
+    removals = [mutation_rules_pb2.HeaderMutation.RemoveOnMatch(key_matcher=pattern) for pattern in patterns]
+    return header_mutation_pb2.HeaderMutation(
+        mutations=[mutation_rules_pb2.HeaderMutation(remove_on_match=removal) for removal in removals]
     )
-    return header_mutation_pb2.HeaderMutation(mutations=[mutation_rules_pb2.HeaderMutation(remove_on_match=internal)])
 
 
 def _filters(edge: Edge) -> Iterator[http_connection_manager_pb2.HttpFilter]:
-    yield _filter("envoy.filters.http.health_check", _health_check())
     yield _filter(CORS_FILTER, cors_pb2.Cors())
     yield _filter("envoy.filters.http.grpc_web", grpc_web_pb2.GrpcWeb())
     yield _filter("envoy.filters.http.grpc_json_transcoder", _transcoder(edge))
@@ -138,11 +139,6 @@ def _filter(name: str, config: Message) -> http_connection_manager_pb2.HttpFilte
 
 def _typed_filter(name: str, config: Any) -> http_connection_manager_pb2.HttpFilter:
     return http_connection_manager_pb2.HttpFilter(name=name, typed_config=config)
-
-
-def _health_check() -> health_check_pb2.HealthCheck:
-    path = route_components_pb2.HeaderMatcher(name=":path", string_match=string_pb2.StringMatcher(exact=HEALTH_PATH))
-    return health_check_pb2.HealthCheck(pass_through_mode=BoolValue(value=False), headers=[path])
 
 
 def _transcoder(edge: Edge) -> transcoder_pb2.GrpcJsonTranscoder:

@@ -6,8 +6,10 @@ transcoder, which reads the same `grpc-status-details-bin`.
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
@@ -19,21 +21,18 @@ from google.protobuf import json_format
 from services.chassis.errors import ServiceError, from_gateway
 
 _MAPPER = http_connection_manager_pb2.ResponseMapper
-_GRPC = route_components_pb2.HeaderMatcher(
-    name="content-type", string_match=string_pb2.StringMatcher(prefix="application/grpc")
-)
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """When Envoy's reply is this error: one of its response flags, or its HTTP status."""
+    """When Envoy's reply is this error: one of its response flags (as in access logs), or its HTTP status."""
 
     reason: str
     flags: tuple[str, ...] = ()
     status: int = 0
 
 
-# First match wins. Flags are those of Envoy's access log.
+# First match wins.
 _CASES = (
     _Case("MESSAGE_TOO_LARGE", status=413),
     _Case("HEADERS_TOO_LARGE", status=431),
@@ -43,44 +42,67 @@ _CASES = (
     _Case("OVERLOADED", flags=("UO", "OM")),
     _Case("UPSTREAM_CONNECT_FAILED", flags=("UF",)),
     _Case("UPSTREAM_RESET", flags=("UC", "UR", "LR", "UPE")),
-    _Case("MALFORMED_MESSAGE", status=400),
+    _Case("DEADLINE_EXCEEDED", status=504),
+    _Case("DEADLINE_EXCEEDED", status=408),
+    _Case("OVERLOADED", status=503),
 )
+_WITH_LIMIT = frozenset(("MESSAGE_TOO_LARGE",))
+_BAD_REQUEST = 400
 
 
 def local_replies(max_message_bytes: int) -> http_connection_manager_pb2.LocalReplyConfig:
     """Return the mappers of every error that Envoy answers by itself."""
-    values = {"limit_bytes": str(max_message_bytes)}
     config = http_connection_manager_pb2.LocalReplyConfig()
-    config.mappers.extend(_mappers(values))
+    for case in _CASES:
+        values = {"limit_bytes": str(max_message_bytes)} if case.reason in _WITH_LIMIT else {}
+        config.mappers.extend(_mappers(case, from_gateway(case.reason, values)))
+    config.mappers.extend(_bad_requests())
     return config
 
 
 def json_body(error: ServiceError) -> str:
     """Return the error as a JSON google.rpc.Status, as REST callers get it."""
-    return str(json_format.MessageToJson(error.details(), preserving_proto_field_name=True, indent=None))
+    return json.dumps(_fields(error), ensure_ascii=False)
 
 
-def _mappers(values: Mapping[str, str]) -> Iterator[http_connection_manager_pb2.ResponseMapper]:
-    for case in _CASES:
-        error = from_gateway(case.reason, values)
-        yield _grpc_mapper(case, error)
-        yield _json_mapper(case, error)
+def _mappers(case: _Case, error: ServiceError) -> Iterator[http_connection_manager_pb2.ResponseMapper]:
+    """Yield the three forms of one error: to gRPC, to a REST call already translated to gRPC, to anyone else.
+
+    A translated call's reply is either made into gRPC and back into JSON by the transcoder, from the details, or, where
+    the transcoder itself gave up, sent as it is. So it carries both.
+    """
+    grpc_reply = _MAPPER(filter=_all(_when(case), _GRPC), body_format_override=_text(error.message))
+    grpc_reply.headers_to_add.extend(_status_headers(error))
+    translated = _json_reply(_all(_when(case), _TRANSLATED), error)
+    translated.headers_to_add.extend(_status_headers(error))
+    yield from (translated, grpc_reply, _json_reply(_when(case), error))
 
 
-def _grpc_mapper(case: _Case, error: ServiceError) -> http_connection_manager_pb2.ResponseMapper:
-    grpc_only = accesslog_pb2.AccessLogFilter(header_filter=accesslog_pb2.HeaderFilter(header=_GRPC))
-    mapper = _MAPPER(filter=_both(_when(case), grpc_only), body_format_override=_text(error.message))
-    code = int(error.code.value[0])
+def _bad_requests() -> Iterator[http_connection_manager_pb2.ResponseMapper]:
+    """Yield what a 400 is: JSON that the transcoder refused (it says why), an unreadable message, or broken HTTP."""
+    when = _when(_Case("", status=_BAD_REQUEST))
+    refused = from_gateway("MALFORMED_JSON")
+    reply = _json_reply(_all(when, _TRANSLATED), refused)
+    fields = {**_fields(refused), "message": f"{refused.message} (%LOCAL_REPLY_BODY%)"}
+    reply.body_format_override.Clear()
+    reply.body_format_override.json_format.update(fields)
+    unreadable = from_gateway("MALFORMED_MESSAGE")
+    grpc_reply = _MAPPER(filter=_all(when, _GRPC), body_format_override=_text(unreadable.message))
+    grpc_reply.headers_to_add.extend(_status_headers(unreadable))
+    yield from (reply, grpc_reply, _json_reply(when, from_gateway("BAD_HTTP_REQUEST")))
+
+
+def _json_reply(when: accesslog_pb2.AccessLogFilter, error: ServiceError) -> http_connection_manager_pb2.ResponseMapper:
+    reply = _MAPPER(filter=when, body_format_override=_text(json_body(error)))
+    reply.body_format_override.content_type = "application/json"
+    reply.status_code.value = error.row.http
+    return reply
+
+
+def _status_headers(error: ServiceError) -> Iterator[base_pb2.HeaderValueOption]:
     details = base64.b64encode(error.details().SerializeToString()).decode().rstrip("=")
-    mapper.headers_to_add.extend((_header("grpc-status", str(code)), _header("grpc-status-details-bin", details)))
-    return mapper
-
-
-def _json_mapper(case: _Case, error: ServiceError) -> http_connection_manager_pb2.ResponseMapper:
-    mapper = _MAPPER(filter=_when(case), body_format_override=_text(json_body(error)))
-    mapper.body_format_override.content_type = "application/json"
-    mapper.status_code.value = error.row.http
-    return mapper
+    yield _header("grpc-status", str(int(error.code.value[0])))
+    yield _header("grpc-status-details-bin", details)
 
 
 def _when(case: _Case) -> accesslog_pb2.AccessLogFilter:
@@ -92,8 +114,22 @@ def _when(case: _Case) -> accesslog_pb2.AccessLogFilter:
     return accesslog_pb2.AccessLogFilter(status_code_filter=accesslog_pb2.StatusCodeFilter(comparison=comparison))
 
 
-def _both(*filters: accesslog_pb2.AccessLogFilter) -> accesslog_pb2.AccessLogFilter:
+def _has(name: str, value: string_pb2.StringMatcher) -> accesslog_pb2.AccessLogFilter:
+    matcher = route_components_pb2.HeaderMatcher(name=name, string_match=value)
+    return accesslog_pb2.AccessLogFilter(header_filter=accesslog_pb2.HeaderFilter(header=matcher))
+
+
+def _all(*filters: accesslog_pb2.AccessLogFilter) -> accesslog_pb2.AccessLogFilter:
     return accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=filters))
+
+
+_GRPC = _has("content-type", string_pb2.StringMatcher(prefix="application/grpc"))
+_TRANSLATED = _has("x-envoy-original-path", string_pb2.StringMatcher(prefix="/"))
+
+
+def _fields(error: ServiceError) -> dict[str, Any]:
+    fields: dict[str, Any] = json_format.MessageToDict(error.details())
+    return fields
 
 
 def _text(text: str) -> substitution_format_string_pb2.SubstitutionFormatString:

@@ -3,6 +3,7 @@
 They travel by RDS, so that a new model or a new sampling ratio neither drains a connection nor breaks a stream.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from gateway.envoy.wire import duration, packed
 from gateway.topology import CONTROL, Edge, Snapshot
 from services.chassis.errors import from_gateway
 
+HEALTH_PATH = "/healthz"
+"""Answers 200 as long as the gateway takes requests."""
+
 ROUTES = "headrace"
 """Name of the route configuration."""
 
@@ -31,6 +35,12 @@ BODY_FILTER = "envoy.filters.http.body_size_limit"
 _STREAM_IDLE = 3600.0
 _SLACK = 5.0  # the deadline fires first, the idle timeout only where there is none
 _GRPC = string_pb2.StringMatcher(prefix="application/grpc")  # gRPC-Web too: routes are chosen before it is translated
+_COMPRESSED = route_components_pb2.HeaderMatcher(
+    name="grpc-encoding",
+    string_match=string_pb2.StringMatcher(exact="identity"),
+    invert_match=True,
+    treat_missing_header_as_empty=False,
+)
 _STANDING = (  # control's streams that live as long as their caller
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/",
@@ -48,6 +58,7 @@ class _Lane:
     prefix: str = ""
     model: str = ""
     streaming: bool = False
+    compressed: bool = False
     idle: float = _STREAM_IDLE
 
 
@@ -55,12 +66,13 @@ def route_configuration(snapshot: Snapshot) -> route_pb2.RouteConfiguration:
     """Return the route table of the snapshot."""
     host = route_components_pb2.VirtualHost(name="mesh", domains=["*"])
     host.typed_per_filter_config[CORS_FILTER].CopyFrom(packed(_cors(snapshot.edge)))
+    host.routes.append(_preflight())
     for lane in _lanes(snapshot):
         sampled = _grpc_route(lane, snapshot.edge, 1.0)
         sampled.name = f"{lane.name}:sampled"
         sampled.match.headers.append(sampled_caller())
         host.routes.extend((sampled, _grpc_route(lane, snapshot.edge, snapshot.sample_ratio)))
-    host.routes.extend(_refusals())
+    host.routes.extend(_plain_http(snapshot))
     return route_pb2.RouteConfiguration(
         name=ROUTES,
         virtual_hosts=[host],
@@ -79,6 +91,12 @@ def _lanes(snapshot: Snapshot) -> Iterator[_Lane]:
                 yield _Lane(f"{owner}:{method}", owner, path=f"/{rpc}/{method}", streaming=True)
         yield _Lane(owner, owner, prefix=f"/{rpc}/")
     infer_stream = f"/{OPEN_INFERENCE}/ModelStreamInfer"
+    holders = set(snapshot.models.values())
+    # Envoy cannot look into a compressed message. With one service holding every model it need not.
+    blind = holders.pop() if len(holders) == 1 else CONTROL
+    yield _Lane("compressed:stream", blind, path=infer_stream, streaming=True, compressed=True)
+    for method in model_fields():
+        yield _Lane("compressed", blind, path=f"/{OPEN_INFERENCE}/{method}", compressed=True)
     for model, owner in sorted(snapshot.models.items()):
         yield _Lane(f"model:{model}:stream", owner, path=infer_stream, model=model, streaming=True)
         yield _Lane(f"model:{model}", owner, prefix=f"/{OPEN_INFERENCE}/", model=model)
@@ -91,10 +109,12 @@ def _lanes(snapshot: Snapshot) -> Iterator[_Lane]:
 def _grpc_route(lane: _Lane, edge: Edge, ratio: float) -> route_components_pb2.Route:
     match = route_components_pb2.RouteMatch(path=lane.path) if lane.path else _prefix(lane.prefix)
     if lane.model:
-        exact = string_pb2.StringMatcher(exact=lane.model)
-        match.headers.append(route_components_pb2.HeaderMatcher(name=MODEL_HEADER, string_match=exact))
-    match.headers.append(route_components_pb2.HeaderMatcher(name="content-type", string_match=_GRPC))
+        match.headers.append(_header_is(MODEL_HEADER, string_pb2.StringMatcher(exact=lane.model)))
+    match.headers.append(_header_is("content-type", _GRPC))
     route = route_components_pb2.Route(name=lane.name, match=match, route=_action(lane, edge), tracing=sampling(ratio))
+    if lane.compressed:
+        route.match.headers.append(_COMPRESSED)
+        route.typed_per_filter_config[FIELD_FILTER].CopyFrom(_switch(disabled=True))
     if lane.streaming:  # the limit is one message's, which only the service can see inside a stream
         route.typed_per_filter_config[BODY_FILTER].CopyFrom(_switch(disabled=True))
     return route
@@ -129,12 +149,18 @@ def _retries() -> route_components_pb2.RetryPolicy:
     return policy
 
 
-def _refusals() -> Iterator[route_components_pb2.Route]:
-    """Yield the routes of requests that are not gRPC and that the transcoder did not recognise."""
+def _plain_http(snapshot: Snapshot) -> Iterator[route_components_pb2.Route]:
+    """Yield the routes of requests that are not gRPC: REST calls before they are translated, and refusals."""
+    alive = route_components_pb2.DirectResponseAction(status=200, body=base_pb2.DataSource(inline_string="ok\n"))
+    health = route_components_pb2.RouteMatch(path=HEALTH_PATH)
+    yield route_components_pb2.Route(name="health", match=health, direct_response=alive, tracing=sampling(0.0))
     for path, method in rest_paths().items():
-        if "{" not in path:
-            match = route_components_pb2.RouteMatch(path=path)
-            yield _refusal(match, "HTTP_METHOD_NOT_ALLOWED", {"allowed": method}, {"allow": method})
+        # The transcoder rewrites the path and Envoy chooses again; until then CORS needs a route that leads somewhere.
+        match = _rest(path)
+        match.headers.append(_header_is(":method", string_pb2.StringMatcher(exact=method)))
+        action = _action(_Lane("rest", CONTROL), snapshot.edge)
+        yield route_components_pb2.Route(name=f"rest:{path}", match=match, route=action, tracing=sampling(0.0))
+        yield _refusal(_rest(path), "HTTP_METHOD_NOT_ALLOWED", {"allowed": method}, {"allow": method})
     services = [descriptor.full_name for descriptor in typed_services()]
     for rpc in (*services, OPEN_INFERENCE):
         yield _refusal(_prefix(f"/{rpc}/"), "UNSUPPORTED_CONTENT_TYPE")
@@ -158,6 +184,27 @@ def _refusal(
         option = route.response_headers_to_add.add(header=base_pb2.HeaderValue(key=key, value=value))
         option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
     return route
+
+
+def _preflight() -> route_components_pb2.Route:
+    """Return the route of CORS preflights, which the CORS filter answers by itself wherever they lead."""
+    match = _prefix("/")
+    match.headers.append(_header_is(":method", string_pb2.StringMatcher(exact="OPTIONS")))
+    match.headers.append(route_components_pb2.HeaderMatcher(name="access-control-request-method", present_match=True))
+    action = route_components_pb2.RouteAction(cluster=CONTROL)
+    return route_components_pb2.Route(name="preflight", match=match, route=action, tracing=sampling(0.0))
+
+
+def _rest(path: str) -> route_components_pb2.RouteMatch:
+    if "{" not in path:
+        return route_components_pb2.RouteMatch(path=path)
+    parts = re.split(r"\{[^}]*\}", path)
+    pattern = regex_pb2.RegexMatcher(regex="[^/]+".join(re.escape(part) for part in parts))
+    return route_components_pb2.RouteMatch(safe_regex=pattern)
+
+
+def _header_is(name: str, value: string_pb2.StringMatcher) -> route_components_pb2.HeaderMatcher:
+    return route_components_pb2.HeaderMatcher(name=name, string_match=value)
 
 
 def _prefix(prefix: str) -> route_components_pb2.RouteMatch:
@@ -184,9 +231,5 @@ def _cors(edge: Edge) -> cors_pb2.CorsPolicy:
         expose_headers="grpc-status,grpc-message,grpc-status-details-bin,headrace-model,headrace-queue-ms,"
         "headrace-engine-ms,headrace-engine-share-ms,headrace-batch-rows,headrace-padding-ratio",
         max_age="86400",
+        forward_not_matching_preflights=BoolValue(value=False),
     )
-
-
-def model_methods() -> tuple[str, ...]:
-    """Return the full names ("inference.GRPCInferenceService.ModelInfer") whose request names a model."""
-    return tuple(f"{OPEN_INFERENCE}.{name}" for name in model_fields())

@@ -18,7 +18,7 @@ def packed(message: Message) -> any_pb2.Any:
     return wrapped
 
 
-def packed_fields(type_name: str, fields: dict[str, object]) -> any_pb2.Any:
+def packed_fields(type_name: str, fields: dict[str, int]) -> any_pb2.Any:
     """Return an Any for a type that the installed xds-protos does not know: its JSON fields in a TypedStruct."""
     value = Struct()
     value.update(fields)
