@@ -60,7 +60,8 @@ class ImageSpec:
     """How pixels become a network's input: x = (pixel - mean) / scale for each channel, in the order of `color`.
 
     `width`, `height` in pixels; `crop` is the share of the shorter side that is kept, 0..1; `mean` and `scale` have
-    3 values in units of 0..255; `layout` NCHW or NHWC; `color` RGB or BGR; `max_pixels` caps width x height as sent.
+    3 values in units of 0..255; `layout` NCHW or NHWC; `color` RGB or BGR; `datatype` FP32,
+    FP16 or UINT8 (rounded); `max_pixels` caps width x height as sent.
     """
 
     width: int
@@ -71,11 +72,12 @@ class ImageSpec:
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     layout: str = "NCHW"
     color: str = "RGB"
+    datatype: str = "FP32"
     max_pixels: int = 50_000_000
 
 
-def load_image(content: bytes, spec: ImageSpec) -> npt.NDArray[np.float32]:
-    """Decode and prepare one picture: float32 [1, 3, height, width] (NCHW) or [1, height, width, 3] (NHWC).
+def load_image(content: bytes, spec: ImageSpec) -> npt.NDArray[Any]:
+    """Decode and prepare one picture: `datatype` [1, 3, height, width] (NCHW) or [1, height, width, 3] (NHWC).
 
     Raises ImageError for bytes that are not a whole picture of a known format, or have too many pixels.
     """
@@ -104,7 +106,7 @@ def sniff(content: bytes) -> str:
     raise ImageError(f"is not a picture in a known format; send the bytes of a {KNOWN_FORMATS} file")
 
 
-def normalise(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.float32]:
+def normalise(image: Image.Image, spec: ImageSpec) -> npt.NDArray[Any]:
     """Turn an RGB picture of the network's size into its input tensor, with a leading axis of 1."""
     pixels = np.asarray(image)
     if spec.color == "BGR":
@@ -116,7 +118,9 @@ def normalise(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.float32]:
     tensor = np.empty((1, *pixels.shape), np.float32)
     np.subtract(pixels, mean, out=tensor[0])
     tensor[0] *= factor
-    return tensor
+    if spec.datatype == "FP32":
+        return tensor
+    return tensor.astype(np.float16) if spec.datatype == "FP16" else tensor.round().clip(0, 255).astype(np.uint8)
 
 
 def _check_pixels(width: int, height: int, spec: ImageSpec) -> None:
