@@ -68,7 +68,7 @@ class Options:
     """How one process serves.
 
     `listen`: "host:port" (0 = any free port) or "unix:/path". `run_dir`: where `<name>.json` says that the process
-    serves; None = nowhere. `otlp_endpoint`: where spans go, "" = nowhere. `grace`: seconds that the calls in flight have
+    serves; None = nowhere. `otlp_endpoint`: where spans go, "" = nowhere. `grace`: seconds that calls in flight have
     to end once the process is told to stop.
     """
 
