@@ -42,6 +42,7 @@ class TensorSpec:
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Return the numpy dtype of the datatype."""
         return DTYPES[self.datatype]
 
 
@@ -66,13 +67,14 @@ class Engine(Protocol):
     """One loaded model on one device. Not thread-safe: only its worker thread calls it."""
 
     @property
-    def signature(self) -> Signature: ...
+    def signature(self) -> Signature:
+        """Return what the engine takes and gives; the same at every call."""
 
     def warm_up(self) -> None:
         """Run once on zeros, so that the first real batch pays no set-up cost. Raises EngineError."""
 
     def run(self, batch: Tensors) -> dict[str, Array]:
-        """Compute every output for `batch`, whose tensors have dtypes and shapes of the signature. Raises EngineError."""
+        """Compute every output for `batch`, whose tensors are as the signature says. Raises EngineError."""
 
     def close(self) -> None:
         """Give back memory and devices. Idempotent."""

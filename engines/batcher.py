@@ -203,10 +203,10 @@ class Batcher:
         finally:
             # After a failure or a cancellation, the other chunks have nobody to answer to.
             for ticket in tickets:
-                if not ticket.future.done():
-                    ticket.future.cancel()
+                ticket.future.cancel()
+                if ticket.future.cancelled():
                     self._line.abandon(ticket)
-                elif not ticket.future.cancelled():
+                else:
                     ticket.future.exception()
             self._note_drained()
 

@@ -66,8 +66,8 @@ class OnnxEngine:
 
         Where shapes are open, no size may be the right one to try; then the first real batch is the warm-up.
         """
-        error = self._try_zeros(self._signature)
-        if error is not None and not _has_open_sizes(self._signature):
+        error = self._trial(self._signature)
+        if error is not None:
             raise error
 
     def run(self, batch: Tensors) -> dict[str, Array]:
@@ -97,20 +97,33 @@ class OnnxEngine:
         batched = Signature(
             inputs, tuple(replace(spec, shape=(name, *spec.shape[1:])) for spec in outputs), batchable=True
         )
-        return batched if others == {name} or self._try_zeros(batched) is None else single
+        return batched if others == {name} or self._trial(batched) is None else single
 
-    def _try_zeros(self, signature: Signature) -> EngineError | None:
-        """Run 1 and 2 rows of zeros; the error of the last size of open dimensions tried, when none worked."""
-        error: EngineError | None = None
-        for size in _SIZES_TO_TRY if _has_open_sizes(signature) else (1,):
+    def _trial(self, signature: Signature) -> EngineError | None:
+        """Run 1 and 2 rows of zeros; return what is wrong with them, if anything.
+
+        Where inputs have open sizes, one that cannot be run proves nothing; outputs unlike the signature's do.
+        """
+        is_open = _has_open_sizes(signature)
+        wrong: EngineError | None = None
+        for size in _SIZES_TO_TRY if is_open else (1,):
             try:
-                for rows in (1, 2) if signature.batchable else (1,):
-                    check_outputs(signature, self.run(zeros(signature, rows, size)), rows)
-            except EngineError as failed:
-                error = failed
-            else:
-                return None
-        return error
+                runs = [(rows, self.run(zeros(signature, rows, size))) for rows in _rows_to_try(signature)]
+            except EngineError as error:
+                wrong = wrong if is_open else error
+                continue
+            try:
+                for rows, outputs in runs:
+                    check_outputs(signature, outputs, rows)
+            except EngineError as error:
+                wrong = error
+                continue
+            return None
+        return wrong
+
+
+def _rows_to_try(signature: Signature) -> tuple[int, ...]:
+    return (1, 2) if signature.batchable else (1,)
 
 
 def _has_open_sizes(signature: Signature) -> bool:
@@ -126,6 +139,8 @@ def _options(threads: int) -> ort.SessionOptions:
     # Threads that spin while they wait take the cores that gRPC and other engines need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # A file whose declared shapes contradict its own graph is refused, not served with the shapes left open.
+    options.add_session_config_entry("session.strict_shape_type_inference", "1")
     # What goes wrong is raised; the runtime's own log would only repeat it on stderr.
     options.log_severity_level = _LOG_FATAL
     return options

@@ -1,0 +1,78 @@
+"""A manifest against the model that it describes: tensors, picture sizes, labels."""
+
+from pathlib import Path
+
+from engines.backends import tensor_spec
+from engines.base import Engine, TensorSpec
+from engines.manifest import FILE_NAME, Image, Manifest
+from engines.signatures import mismatch, shown, zeros
+from engines.strict_toml import ConfigError
+
+_IMAGE_DATATYPES = ("FP32", "FP16", "UINT8")
+
+
+def check(manifest: Manifest, version_folder: Path, engine: Engine) -> tuple[str, ...]:
+    """Return the class labels, which may be none. Raises ConfigError, or EngineError when a trial run fails."""
+    path = version_folder.parent / FILE_NAME
+    inputs = {spec.name: spec for spec in engine.signature.inputs}
+    outputs = {spec.name: spec for spec in engine.signature.outputs}
+    for field, declared, found in (
+        ("tensors.inputs", manifest.tensors.inputs, engine.signature.inputs),
+        ("tensors.outputs", manifest.tensors.outputs, engine.signature.outputs),
+    ):
+        problem = mismatch([tensor_spec(tensor) for tensor in declared], found) if declared else ""
+        if problem:
+            raise ConfigError(path, field, problem)
+    if manifest.image is not None:
+        _check_image(manifest.image, _named(path, "image.input", manifest.image.input, inputs), path)
+    if manifest.embed is not None:
+        _vector(path, "embed.output", manifest.embed.output, outputs)
+    if manifest.classify is None:
+        return ()
+    spec = _vector(path, "classify.output", manifest.classify.output, outputs)
+    classes = spec.shape[1] if isinstance(spec.shape[1], int) else _measured(engine, spec)
+    return _labels(version_folder, manifest.classify.labels, path, classes)
+
+
+def _named(path: Path, field: str, name: str, tensors: dict[str, TensorSpec]) -> TensorSpec:
+    if name not in tensors:
+        raise ConfigError(path, field, f"is '{name}'", f"but the model has {', '.join(tensors) or 'none'}")
+    return tensors[name]
+
+
+def _vector(path: Path, field: str, name: str, tensors: dict[str, TensorSpec]) -> TensorSpec:
+    spec = _named(path, field, name, tensors)
+    if len(spec.shape) != 2:
+        raise ConfigError(path, field, f"'{name}' has shape {shown(spec)}", "must have two axes: rows and values")
+    return spec
+
+
+def _check_image(image: Image, spec: TensorSpec, path: Path) -> None:
+    if spec.datatype not in _IMAGE_DATATYPES:
+        allowed = f"must be one of {', '.join(_IMAGE_DATATYPES)}"
+        raise ConfigError(path, "image.input", f"'{spec.name}' is {spec.datatype}", allowed)
+    wanted = (3, image.height, image.width) if image.layout == "NCHW" else (image.height, image.width, 3)
+    fits = len(spec.shape) == 4 and all(
+        isinstance(found, str) or found == size for size, found in zip(wanted, spec.shape[1:], strict=True)
+    )
+    if not fits:
+        problem = f"{image.width} x {image.height} pixels in {image.layout} are {[-1, *wanted]}"
+        raise ConfigError(path, "image", problem, f"but '{spec.name}' takes {shown(spec)}")
+
+
+def _measured(engine: Engine, spec: TensorSpec) -> int:
+    return int(engine.run(zeros(engine.signature))[spec.name].shape[1])
+
+
+def _labels(version_folder: Path, name: str, path: Path, classes: int) -> tuple[str, ...]:
+    candidates = (version_folder / name, version_folder.parent / name)
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise ConfigError(path, "classify.labels", f"there is no file '{name}'", f"put it in {version_folder}")
+    try:
+        labels = tuple(line.strip() for line in file.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(file, "", f"cannot be read as UTF-8 text: {error}") from error
+    if len(labels) != classes:
+        raise ConfigError(file, "", f"has {len(labels)} lines", f"must have one for each of the {classes} classes")
+    return labels
