@@ -2,24 +2,18 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collector
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from gateway.traces import Span, SpanRef
 
-EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 _MAX_TEXT = 2048
 """Characters kept of one attribute value."""
-
-
-def receive(request: collector.ExportTraceServiceRequest, keep: Callable[[Iterable[Span]], None]) -> None:
-    """Hand every span of an export request to `keep`."""
-    keep(read_spans(request.resource_spans))
 
 
 def read_spans(resource_spans: Sequence[trace_pb2.ResourceSpans]) -> Iterator[Span]:

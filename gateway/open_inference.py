@@ -1,0 +1,109 @@
+"""Open Inference calls that concern the mesh as a whole, or a model that no route knows."""
+
+# The names and signatures of rpcs are the protocol's.
+# ruff: noqa: N802, ARG002
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib import metadata
+from typing import Any, NoReturn
+
+import grpc
+
+from gateway.state import READY, MeshState
+from gateway.watch import CALL_SECONDS, Channels, inference_stub
+from headrace.inference import open_inference_pb2 as pb
+from services.chassis.call import Call
+from services.chassis.errors import ServiceError, invalid_argument, model_unavailable, not_found, quote
+from services.chassis.open_inference_stream import Forwarder, ItemStream
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+
+class MeshOpenInference:
+    """The servicer. A model that is known here has a route of its own, so what asks for one came before its route."""
+
+    def __init__(self, state: MeshState, channels: Channels) -> None:
+        self._state = state
+        self._channels = channels
+        try:
+            self._version = metadata.version("headrace-mesh")
+        except metadata.PackageNotFoundError:
+            self._version = "0"  # a bare source tree
+
+    async def ServerLive(self, request: Any, call: Call) -> Any:
+        """Say that something answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, call: Call) -> Any:
+        """Say whether every service of the mesh answers."""
+        return pb.ServerReadyResponse(ready=self._state.ready())
+
+    async def ServerMetadata(self, request: Any, call: Call) -> Any:
+        """Return name, version, and the extensions that all services have."""
+        return pb.ServerMetadataResponse(name="headrace", version=self._version, extensions=self._state.extensions())
+
+    async def RepositoryIndex(self, request: Any, call: Call) -> Any:
+        """Return the models of all services; with `ready` only those that are."""
+        if request.repository_name:
+            raise invalid_argument("repository_name", f"is {quote(request.repository_name)}, must be empty: one exists")
+        response = pb.RepositoryIndexResponse()
+        for entry in self._state.index():
+            if entry.state == READY or not request.ready:
+                response.models.add(name=entry.name, version=entry.version, state=entry.state, reason=entry.reason)
+        return response
+
+    async def ModelStatistics(self, request: Any, call: Call) -> Any:
+        """Return the statistics of every model when none is named."""
+        if request.name:
+            self._refuse("name", request.name)
+        merged = pb.ModelStatisticsResponse()
+        for node in self._state.nodes:
+            for endpoint in node.endpoints:
+                stub = inference_stub(self._channels.get(endpoint))
+                try:
+                    part = await stub.ModelStatistics(request, timeout=min(call.time_remaining(), CALL_SECONDS))
+                except grpc.aio.AioRpcError:
+                    continue  # a replica that is away has no statistics either
+                merged.model_stats.extend(part.model_stats)
+        return merged
+
+    async def ModelReady(self, request: Any, call: Call) -> Any:
+        """Refuse: no route knows the model."""
+        self._refuse("name", request.name)
+
+    async def ModelMetadata(self, request: Any, call: Call) -> Any:
+        """Refuse: no route knows the model."""
+        self._refuse("name", request.name)
+
+    async def ModelConfig(self, request: Any, call: Call) -> Any:
+        """Refuse: no route knows the model."""
+        self._refuse("name", request.name)
+
+    async def ModelInfer(self, request: Any, call: Call) -> Any:
+        """Refuse: no route knows the model."""
+        self._refuse("model_name", request.model_name)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+        """Answer each item: by the service that holds its model, or with an error in the stream."""
+        async with contextlib.aclosing(ItemStream(self._forward, call).answers(requests)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _forward(self, request: Any, call: Call, deadline: float) -> Any:
+        service = self._state.models().get(request.model_name.partition("@")[0])
+        if service is None:
+            self._refuse("model_name", request.model_name)
+        return await Forwarder(self._channels.get(self._state.endpoints(service)[0]))(request, call, deadline)
+
+    def _refuse(self, field: str, name: str) -> NoReturn:
+        raise self.refusal(field, name)
+
+    def refusal(self, field: str, name: str) -> ServiceError:
+        """Return the error for a model that has no route (yet)."""
+        if not name:
+            return invalid_argument(field, "is empty, must name a model: RepositoryIndex lists them")
+        known = self._state.models()
+        if name.partition("@")[0] in known:
+            return model_unavailable(name, "its route is being set up; try again")
+        return not_found("model", name, known)
