@@ -101,9 +101,10 @@ class Control:
         tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in loops]
         for task in tasks:
             task.add_done_callback(_note_failure)
-        about = RunFile(CONTROL_PROCESS, os.getpid(), control_address(self._run_dir), f"{host}:{port}")
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}{METRICS_PATH}"
+        about = RunFile(CONTROL_PROCESS, os.getpid(), control_address(self._run_dir), url)
         runfile.write_json(self._run_dir / f"{CONTROL_PROCESS}.json", about)
-        _log.info("control serves %s, metrics on http://%s:%d%s", about.listen, host, port, METRICS_PATH)
+        _log.info("control serves %s, metrics on %s", about.listen, url)
         try:
             yield
         finally:

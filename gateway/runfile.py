@@ -89,7 +89,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_run_file(run_dir: Path, name: str) -> RunFile | None:
     """Return the run file of process `name`, or None while it has none."""
     document = _read(run_dir / f"{name}.json")
-    if document is None:
+    if document is None or not {"name", "pid"} <= document.keys():
         return None
     return RunFile(**{key: document[key] for key in ("name", "pid", "listen", "metrics") if key in document})
 
