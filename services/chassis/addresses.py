@@ -21,8 +21,26 @@ def split(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def parse(address: str) -> str:
+    """Return `address` if it is "host:port", "[ipv6]:port" or "unix:/path". Raises ValueError that says what is."""
+    if address.startswith("unix:"):
+        if not address.startswith("unix:/"):
+            raise ValueError(f"'{address}' needs an absolute path, such as 'unix:/run/headrace.sock'")
+        return address
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"'{address}' is no address, write 'host:port' with a port of 0 to 65535, or 'unix:/path'")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"'{address}' has an IPv6 host, which stands in brackets, such as '[::1]:8080'")
+    return address
+
+
 def check_free(address: str) -> None:
     """Raise StartError when nobody could listen on `address`; remove a dead process's UNIX socket."""
+    try:
+        parse(address)
+    except ValueError as error:
+        raise StartError(f"cannot listen: {error}") from None
     if address.startswith("unix:"):
         _check_socket(Path(address.removeprefix("unix:")), address)
         return

@@ -4,12 +4,16 @@ prometheus_client rather than OTel instruments: one histogram observation costs 
 path (DECISIONS.md has the measurement), and this page is what Prometheus scrapes anyway.
 """
 
+import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from engines.work import BatchTiming
 from services.chassis.addresses import check_free, split
@@ -23,6 +27,7 @@ _STAGE_BUCKETS: Final = (0.0001, 0.00025, *DURATION_BUCKETS)
 _ROWS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _RATIO_BUCKETS: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 _MODEL: Final = ("model", "version")
+_POLL_SECONDS: Final = 0.1  # How soon the page's thread notices that it should end.
 
 #: Reasons of refusals that are counted per model; every other error is counted by its status alone.
 _REFUSALS: Final = frozenset({"QUEUE_FULL", "DEADLINE_UNMEETABLE", "DEADLINE_EXCEEDED", "MODEL_UNAVAILABLE"})
@@ -116,13 +121,25 @@ class MetricsPage:
         """Listen on "host:port". Raises StartError."""
         check_free(listen)
         host, port = split(listen)
-        self._server, self._thread = start_http_server(port, addr=host, registry=metrics.registry)
+        kind = _Server6 if ":" in host else ThreadingWSGIServer
+        self._server = make_server(host, port, make_wsgi_app(metrics.registry), kind, _QuietHandler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="metrics-page")
         self.url = f"http://{listen.rpartition(':')[0]}:{self._server.server_port}/metrics"
 
     def __enter__(self) -> Self:
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server6(ThreadingWSGIServer):
+    address_family = socket.AF_INET6
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing about scrapes."""

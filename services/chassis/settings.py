@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from engines import strict_toml
 from engines.strict_toml import ConfigError
+from services.chassis.addresses import parse
 
 #: The services that this version has; `headrace serve NAME` runs one.
 SERVICES: Final = ("vision",)
@@ -19,31 +20,17 @@ FILE_NAME: Final = "headrace.toml"
 _PREFIX: Final = "HEADRACE_"
 
 
-def _address(value: str) -> str:
-    """`host:port`, `[ipv6]:port` or `unix:/path`."""
-    if value.startswith("unix:"):
-        if len(value) <= len("unix:"):
-            raise ValueError("a UNIX socket needs a path, such as 'unix:/run/headrace.sock'")
-        return value
-    host, colon, port = value.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"'{value}' is no address, write 'host:port' with a port of 0 to 65535, or 'unix:/path'")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("an IPv6 host stands in brackets, such as '[::1]:8080'")
-    return value
-
-
 def _address_or_empty(value: str) -> str:
-    return value and _address(value)
+    return value and parse(value)
 
 
 def _tcp_address(value: str) -> str:
     if value.startswith("unix:"):
         raise ValueError("this address is TCP: 'host:port'")
-    return _address(value)
+    return parse(value)
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(parse)]
 OptionalAddress = Annotated[str, AfterValidator(_address_or_empty)]
 TcpAddress = Annotated[str, AfterValidator(_tcp_address)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

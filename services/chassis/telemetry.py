@@ -46,7 +46,8 @@ _SERVER_ERRORS: Final = frozenset(
 )
 Attributes = dict[str, str | int | float]
 
-_MAX_BATCH_SPANS: Final = 64  # of one call
+#: Of one call; a stream may live for days.
+_MAX_BATCH_SPANS: Final = 256
 _MAX_LINKS: Final = 128
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,11 @@ class CallTrace:
     span: Span
     context: Context
     batches: dict[int, SpanContext] = field(default_factory=dict)
+    told: int = 0
+
+    def room(self) -> int:
+        """How many more pairs of stage spans the call may have."""
+        return _MAX_BATCH_SPANS - self.told
 
 
 class Telemetry:
@@ -168,7 +174,8 @@ def _stage_spans(trace: CallTrace, receipt: Receipt, outcomes: Sequence[Outcome]
     for outcome in outcomes:
         batches.setdefault(outcome.batch.batch_id, []).append(outcome)
     epoch = _epoch_ns()
-    for batch_id, members in list(batches.items())[:_MAX_BATCH_SPANS]:
+    for batch_id, members in list(batches.items())[: trace.room()]:
+        trace.told += 1
         timing = members[0].batch
         queued = min(outcome.queued for outcome in members)
         attributes: Attributes = {
@@ -199,7 +206,8 @@ def _batch_span(traces: Sequence[CallTrace], model: Attributes, report: BatchRep
         start_time=_instant(epoch, report.timing.started),
     )
     for trace in traces:
-        trace.batches[report.timing.batch_id] = span.get_span_context()
+        if trace.room():
+            trace.batches[report.timing.batch_id] = span.get_span_context()
     if report.error is not None:
         span.set_attribute("error.type", type(report.error).__name__)
         span.set_status(Status(StatusCode.ERROR))

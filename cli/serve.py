@@ -1,0 +1,69 @@
+"""`headrace serve`: run one process of a mesh. The supervisor starts these; `serve vision` also runs alone."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.failure import one_line
+
+#: Where a service listens that runs alone.
+_ALONE = "127.0.0.1:9001"
+
+app = typer.Typer(help="Run one process of a mesh.", no_args_is_help=True)
+
+Config = Annotated[Path | None, typer.Option("--config", help="headrace.toml; default: the one in this folder.")]
+RunDir = Annotated[Path | None, typer.Option(help="Folder where the process says that it serves.")]
+
+
+@app.command()
+def vision(
+    config: Config = None,
+    listen: Annotated[str, typer.Option(help=f"host:port or unix:/path; default: {_ALONE} or the file's.")] = "",
+    run_dir: RunDir = None,
+    name: Annotated[str, typer.Option(help="The process's name in logs, traces and its run-file.")] = "vision-0",
+    mesh: Annotated[str, typer.Option(help="Where stream items for models of other services are sent.")] = "",
+) -> None:
+    """Run the vision service."""
+    import uvloop
+
+    from engines.strict_toml import ConfigError
+    from services.chassis import logs
+    from services.chassis.addresses import StartError
+    from services.chassis.settings import Settings
+    from services.vision.main import run
+
+    with one_line(ConfigError, StartError):
+        settings = Settings.load(config)
+        logs.set_up(settings.logging.level, name)
+        uvloop.run(run(settings, _options(settings, "vision", listen, run_dir, name), mesh))
+
+
+@app.command()
+def control(config: Config = None, run_dir: RunDir = None) -> None:
+    """Run the control process: Envoy's configuration, traces, and what belongs to the mesh as a whole."""
+    from engines.strict_toml import ConfigError
+    from gateway.control import run
+    from services.chassis.addresses import StartError
+    from services.chassis.settings import Settings
+
+    with one_line(ConfigError, StartError, OSError):
+        if run_dir is None:
+            raise StartError("the control process needs --run-dir; `headrace up` starts it with one")
+        run(Settings.load(config), run_dir)
+
+
+def _options(settings: Any, service: str, listen: str, run_dir: Path | None, name: str) -> Any:
+    """What the settings say about a process of `service`, as the chassis takes it."""
+    from services.chassis.rpc import Limits
+    from services.chassis.server import Options
+
+    gateway, section = settings.gateway, settings.services.get(service)
+    spans = settings.tracing.otlp_endpoint or (f"unix:{run_dir}/control.sock" if run_dir is not None else "")
+    return Options(
+        name=name,
+        listen=listen or (section.address(0) if section is not None else "") or _ALONE,
+        run_dir=run_dir,
+        otlp_endpoint=spans,
+        limits=Limits(gateway.default_deadline_seconds, gateway.max_deadline_seconds, gateway.max_message_bytes),
+    )
