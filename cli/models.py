@@ -70,30 +70,31 @@ def list_models(config: Config = None, models: Models = None) -> None:
         entries = Repository(directory).scan() if directory.is_dir() else []
     rows = [_row(entry) for entry in entries]
     present = {entry.name for entry in entries}
-    absent = [name for name in registry.NAMES if name not in present]
-    rows += [
-        (name, "-", "-", "-", "-", registry.recipe(name).licence, f"in the zoo: headrace models pull {name}")
-        for name in absent
-    ]
-    styles = ["red" if row[6].startswith("broken") else "dim" if row[1] == "-" else "" for row in rows]
-    table.show(("NAME", "VERSIONS", "SERVICE", "TASKS", "BACKEND", "LICENCE", "STATE"), rows, styles)
+    rows += [_offer(name) for name in registry.NAMES if name not in present]
+    styles = ["red" if row[-2].startswith("broken") else "dim" if row[1] == "-" else "" for row in rows]
+    table.show(("NAME", "VERSIONS", "SERVICE", "TASKS", "BACKEND", "LICENCE", "STATE", "REASON"), rows, styles)
+
+
+def _offer(name: str) -> tuple[str, ...]:
+    return (name, "-", "-", "-", "-", registry.recipe(name).licence, f"headrace models pull {name}", "")
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     manifest = entry.manifest
     if manifest is None:
-        return (entry.name, "?", "?", "?", "?", "?", f"broken: {entry.error}")
-    state, backend = "ready", manifest.backend
+        return (entry.name, "?", "?", "?", "?", "?", f"broken: {entry.error}", "")
+    state, backend, reason = "ready", str(manifest.backend), ""
     missing = [str(version) for version in entry.versions if not _has_model(entry, version)]
     if missing:
         state = f"broken: {entry.folder / missing[0] / 'model.onnx'} is missing"
     try:
         choice = choose(manifest, entry.folder / str(entry.versions[-1]))
-        shown = f"{choice.backend} ({choice.reason})"
+        backend, reason = choice.backend, choice.reason
     except EngineLoadError as error:
-        state, shown = f"broken: {error}", backend
+        state = f"broken: {error}"
     versions = ", ".join(map(str, entry.versions))
-    return (entry.name, versions, manifest.service, ", ".join(manifest.tasks), shown, manifest.licence or "?", state)
+    tasks = ", ".join(manifest.tasks)
+    return (entry.name, versions, manifest.service, tasks, backend, manifest.licence or "?", state, reason)
 
 
 def _has_model(entry: Entry, version: int) -> bool:

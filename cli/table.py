@@ -9,15 +9,23 @@ from rich.text import Text
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> None:
-    """Print `rows`; `styles` names a rich style for each row, or is empty."""
+    """Print `rows`; `styles` names a rich style for each row, or is empty.
+
+    In a terminal a last column called REASON is printed below the table, each reason once: it would break the rows.
+    """
     console = Console()
     if not console.is_terminal:
         for row in (columns, *rows):
             typer.echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    apart = columns[-1] == "REASON"
+    for column in columns[:-1] if apart else columns:
         table.add_column(column, overflow="fold")
     for index, row in enumerate(rows):
-        table.add_row(*(Text(cell) for cell in row), style=styles[index] if styles else "")
+        cells = row[:-1] if apart else row
+        table.add_row(*(Text(cell) for cell in cells), style=styles[index] if styles else "")
     console.print(table)
+    for reason in dict.fromkeys(row[-1] for row in rows if apart and row[-1]):
+        concerned = ", ".join(row[0] for row in rows if row[-1] == reason)
+        console.print(Text(f"{concerned}: {reason}"), style="dim", soft_wrap=True)

@@ -111,7 +111,7 @@ def _convert(recipe: Recipe, artifacts: Artifacts, report: Report) -> dict[str, 
 
     fetched = artifacts.files(recipe, meter, lambda: report(Progress(recipe.name, "wait", "another fetch is running")))
     report(Progress(recipe.name, "convert"))
-    static = {path.name: path.read_bytes() for path in sorted((_STATIC / recipe.name).iterdir())}
+    static = {path.name: path.read_bytes() for path in sorted((_STATIC / recipe.name).glob("*"))}
     return {**static, **recipe.build(fetched)}
 
 
