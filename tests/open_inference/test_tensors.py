@@ -4,12 +4,12 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
-from headrace.inference import open_inference_pb2 as pb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engines.base import DTYPES, Signature, TensorSpec
+from headrace.inference import open_inference_pb2 as pb
 from services.chassis import tensors
 from services.chassis.errors import ServiceError
 from services.chassis.tensors import TYPED_FIELDS, TensorCodec
