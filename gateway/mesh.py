@@ -209,7 +209,8 @@ class _Mesh:
 
     def _service(self, name: str, address: str) -> ChildSpec:
         service = name.rpartition("-")[0]
-        return self._spec(name, self._headrace(service, "--listen", address, "--name", name), address)
+        mesh = control_address(self._run_dir)
+        return self._spec(name, self._headrace(service, "--listen", address, "--name", name, "--mesh", mesh), address)
 
     def _envoy_spec(self) -> ChildSpec:
         command = (

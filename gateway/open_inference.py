@@ -81,8 +81,11 @@ class MeshOpenInference:
         self._refuse("name", request.name)
 
     async def ModelInfer(self, request: Any, call: Call) -> Any:
-        """Refuse: no route knows the model."""
-        self._refuse("model_name", request.model_name)
+        """Answer an item of another service's stream; anybody else's call of a known model has a route of its own."""
+        try:
+            return await self._forward(request, call, call.deadline)
+        except grpc.aio.AioRpcError as error:
+            raise model_unavailable(request.model_name, error.details() or error.code().name) from None
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
         """Answer each item: by the service that holds its model, or with an error in the stream."""
