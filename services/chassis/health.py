@@ -81,7 +81,7 @@ class Health:
         self.set(_DRAINING, well=False)
 
     def close(self) -> None:
-        """End every Watch, so that the server can stop."""
+        """End every Watch once it has told the latest, so that the server can stop."""
         self._closed = True
         self._notify()
 
@@ -108,13 +108,14 @@ class Health:
         """Send the status now and after each change; SERVICE_UNKNOWN for a service that may come later."""
         sent = None
         async for request in requests:
-            while not self._closed:
+            while True:
                 changed, status = self._changed, self.status(request.service)
                 if status != sent:
                     yield CheckResponse(status=status)
                     sent = status
+                if self._closed:
+                    return
                 await changed.wait()
-            return
 
     async def List(self, request: Any, call: Call) -> Any:  # noqa: N802, ARG002
         """Every service with its status."""

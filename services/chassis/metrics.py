@@ -12,7 +12,15 @@ from functools import lru_cache
 from typing import Final, Self
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, make_wsgi_app
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    make_wsgi_app,
+)
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from engines.work import BatchTiming
@@ -31,6 +39,10 @@ _POLL_SECONDS: Final = 0.1  # How soon the page's thread notices that it should 
 
 #: Reasons of refusals that are counted per model; every other error is counted by its status alone.
 _REFUSALS: Final = frozenset({"QUEUE_FULL", "DEADLINE_UNMEETABLE", "DEADLINE_EXCEEDED", "MODEL_UNAVAILABLE"})
+
+
+# Twice the series for nothing that Prometheus reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # The package types everything but this.
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """grpc.reflection under v1 and v1alpha: one wire format, two names, and descriptors from any pool."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -20,8 +21,37 @@ _V1: Final = "grpc.reflection.v1.ServerReflection"
 def reflection_handlers(services: Sequence[ServiceDescriptor], policy: rpc.Policy) -> list[grpc.GenericRpcHandler]:
     """Handlers that describe `services` and reflection itself, whichever pools their files live in."""
     names = [*(service.full_name for service in services), _ALPHA.full_name, _V1]
-    servicer = aio.ReflectionServicer(names, pool=merged_pool([service.file for service in services]))
+    pool = _Symbols(merged_pool([service.file for service in services]))
+    servicer = aio.ReflectionServicer(names, pool=pool)
     return [rpc.handlers(_ALPHA, servicer, policy), rpc.handlers(_ALPHA, servicer, policy, name=_V1)]
+
+
+class _Symbols:
+    """A pool that also finds methods and fields, which clients such as grpcurl ask for by their full names."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802  # As DescriptorPool calls it.
+        """Raise KeyError for a symbol that is not there."""
+        try:
+            found: FileDescriptor = self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            parent, _, name = symbol.rpartition(".")
+            found = self._pool.FindFileContainingSymbol(parent)
+            if not _has_member(self._pool, parent, name):
+                raise
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+
+def _has_member(pool: Any, parent: str, name: str) -> bool:
+    for find, members in (("FindServiceByName", "methods_by_name"), ("FindMessageTypeByName", "fields_by_name")):
+        with contextlib.suppress(KeyError):
+            return name in getattr(getattr(pool, find)(parent), members)
+    return False
 
 
 def merged_pool(files: Iterable[FileDescriptor]) -> Any:

@@ -1,0 +1,180 @@
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from services.chassis.addresses import StartError, check_free
+from services.chassis.server import Options, Process
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def reason(error: grpc.aio.AioRpcError) -> str:
+    status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return info.reason
+
+
+async def test_the_run_file_says_where(serve, tmp_path):
+    async with serve() as running:
+        assert running.facts["name"] == "test-0"
+        assert running.facts["pid"] == os.getpid()
+        assert not running.address.endswith(":0")
+        page = await asyncio.to_thread(lambda: urllib.request.urlopen(running.facts["metrics"]).read())
+        assert b"rpc_server_call_duration_seconds" in page
+    assert list(tmp_path.glob("*")) == []
+    assert running.host.closed
+
+
+async def test_draining_loses_nothing_in_flight(serve, tools):
+    async with serve() as running:
+        go = asyncio.Event()
+
+        async def answer(request, call):
+            await go.wait()
+            return tools.pb.ModelReadyResponse(ready=True)
+
+        running.servicer.answer = answer
+        ready = running.model_ready()
+        calls = [asyncio.ensure_future(ready(tools.pb.ModelReadyRequest())) for _ in range(20)]
+        await tools.poll(lambda: running.process.gate.active == 20)
+        running.process.stop()
+        await tools.poll(lambda: running.process.gate.closed)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ready(tools.pb.ModelReadyRequest())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert reason(caught.value) == "DRAINING"
+        assert not running.run.done()
+        go.set()
+        assert all([(await call).ready for call in calls])
+        await asyncio.wait_for(running.run, 5)
+
+
+async def test_draining_finishes_what_a_stream_has_sent(serve, tools):
+    async with serve() as running:
+        stream = running.stream()
+        await stream.write(tools.pb.ModelInferRequest(id="a"))
+        assert (await stream.read()).infer_response.id == "a"
+        running.process.stop()
+        assert (await stream.read()).infer_response.id == "last"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert reason(caught.value) == "DRAINING"
+        await asyncio.wait_for(running.run, 5)
+
+
+async def test_grace_has_an_end(serve, tools):
+    async with serve(grace=0.1) as running:
+        running.servicer.answer = lambda request, call: asyncio.sleep(60)
+        call = running.model_ready()(tools.pb.ModelReadyRequest())
+        await running.servicer.entered.wait()
+        running.process.stop()
+        await asyncio.wait_for(running.run, 5)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+
+
+async def test_a_port_in_use_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StartError, match=f"^cannot listen on {address}: the port is in use; .*$"):
+            check_free(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("nowhere.invalid:80", "no host nowhere.invalid"),
+        ("192.0.2.1:80", "annot assign"),
+        ("here", "is no address"),
+        ("unix:relative.sock", "absolute"),
+        ("unix:/no/such/folder/a.sock", "no folder"),
+        ("unix:/tmp/" + "x" * 120, "at most 107 bytes"),
+    ],
+)
+def test_where_nobody_can_listen(address, words):
+    with pytest.raises(StartError, match=words):
+        check_free(address)
+
+
+async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(serve, tools, tmp_path):
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with serve(listen=f"unix:{path}") as running:
+        assert (await running.model_ready()(tools.pb.ModelReadyRequest())).ready
+        with pytest.raises(StartError, match="another process listens there"):
+            check_free(f"unix:{path}")
+        assert (await running.model_ready()(tools.pb.ModelReadyRequest())).ready
+    assert not path.exists()
+
+
+async def test_a_process_that_loads_can_be_stopped(tools, tmp_path):
+    class Slow:
+        closed = False
+
+        async def start(self) -> None: ...
+
+        async def loaded(self) -> None:
+            await asyncio.sleep(60)
+
+        def index(self) -> list[object]:
+            return []
+
+        async def drain(self) -> None: ...
+
+        async def close(self) -> None:
+            self.closed = True
+
+    host, process = Slow(), Process(Options("slow", "127.0.0.1:0", tmp_path))
+    run = asyncio.create_task(process.run([], host))
+    await asyncio.sleep(0)
+    process.stop()
+    await asyncio.wait_for(run, 5)
+    assert host.closed
+    assert not (tmp_path / "slow.json").exists()
+
+
+async def test_sigterm_drains_a_real_process(tmp_path, tools):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "headrace.toml").write_text("[services.vision]\n")
+    command = [sys.executable, "-c", "from cli.serve import app; app()", "vision"]
+    arguments = ["--config", "headrace.toml", "--listen", "127.0.0.1:0", "--run-dir", ".", "--name", "v"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}"}
+    with subprocess.Popen(
+        [*command, *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            await tools.poll(lambda: (tmp_path / "v.json").exists() or child.poll() is not None, within=20)
+            facts = json.loads((tmp_path / "v.json").read_text())
+            assert facts["pid"] == child.pid
+            again = subprocess.run(  # noqa: ASYNC221 - the test has nothing else to do
+                [*command, "--config", "headrace.toml", "--listen", facts["listen"]],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert again.returncode == 1
+            assert again.stderr.startswith(f"error: cannot listen on {facts['listen']}: the port is in use")
+            assert again.stderr.count("\n") == 1
+            child.send_signal(signal.SIGTERM)
+            _, log = await asyncio.to_thread(child.communicate, timeout=10)
+        finally:
+            child.kill()
+    assert child.returncode == 0
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [line["process"] for line in lines] == ["v"] * len(lines)
+    assert any("drains" in line["message"] for line in lines)
