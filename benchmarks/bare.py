@@ -8,10 +8,11 @@ from pathlib import Path
 
 import grpc
 import uvloop
-from engines.onnx import OnnxEngine
-from engines.repository import Repository
 from grpc import aio
-from services.vision.transforms import prepare
+
+from engines.base import Engine
+from engines.repository import Repository
+from services.vision.transforms import ImageSpec, load_image
 
 ECHO_METHOD = "/bare.Echo/Echo"
 
@@ -62,24 +63,24 @@ def envoy_configuration(port: int, upstream: str) -> str:
 
 def classify_loop(models: Path, photographs: list[bytes], lanes: int, seconds: float) -> float:
     """Images per second of `lanes` threads that each decode and classify in a bare loop with the mesh's own parts."""
-    entry = Repository(models).entry("efficientnet_lite0")
-    image = entry.manifest.image
-    path = models / "efficientnet_lite0" / "1" / "model.onnx"
+    entry = next(each for each in Repository(models).scan() if each.name == "efficientnet_lite0")
+    image = entry.manifest.image if entry.manifest else None
+    if image is None:
+        raise ValueError(f"{entry.name} is no image model")
+    loaded = entry.load(cores=lanes)
+    spec = ImageSpec(**image.model_dump(exclude={"input"}))
     counts = [0] * lanes
-    engines = [OnnxEngine(path) for _ in range(lanes)]
     begin = threading.Barrier(lanes + 1)
     stop = threading.Event()
 
-    def lane(index: int) -> None:
-        engine = engines[index]
+    def lane(index: int, engine: Engine) -> None:
         engine.warm_up()
         begin.wait()
         while not stop.is_set():
-            pixels = prepare(photographs[counts[index] % len(photographs)], image)
-            engine.run({image.input: pixels[None]})
+            engine.run({image.input: load_image(photographs[counts[index] % len(photographs)], spec)})
             counts[index] += 1
 
-    threads = [threading.Thread(target=lane, args=(index,)) for index in range(lanes)]
+    threads = [threading.Thread(target=lane, args=pair) for pair in enumerate(loaded.engines)]
     for thread in threads:
         thread.start()
     begin.wait()

@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from headrace.inference import open_inference_pb2
-from headrace.vision.v1 import vision_pb2
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import bare, load, photographs, processes
+from headrace.inference import open_inference_pb2
+from headrace.vision.v1 import vision_pb2
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 CLASSIFY = "/headrace.vision.v1.VisionService/Classify"
