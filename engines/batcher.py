@@ -10,15 +10,20 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Final
 
 from engines import scheduler
+from engines.alarm import Alarm
 from engines.base import Engine, EngineError
 from engines.chunks import join, split
-from engines.waiting import Ticket, WaitingLine
+from engines.costs import CostCurve
+from engines.intake import Intake
+from engines.waiting import Ticket, WaitingLine, fail_all, scatter
 from engines.work import (
     BatcherClosed,
     BatcherError,
+    BatcherStats,
     BatchLimits,
     BatchReport,
     BatchTiming,
@@ -49,21 +54,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: Seconds by which an expired work may be answered late; a timer for each work would cost more than the work.
-_ALARM_GRAIN = 0.005
-_RETRY_AFTER_MIN, _RETRY_AFTER_MAX = 0.01, 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class BatcherStats:
-    """Counts since the start, and what is there now."""
-
-    engines: int
-    queued_rows: int
-    running_rows: int
-    batches: int
-    rows: int
-    failed_batches: int
+#: Where a row costs an engine less, the hand-over of a batch costs more than a better size of it could save.
+_ROW_SECONDS_WORTH_CARE: Final = 0.0003
+_RETRY_AFTER_MIN: Final = 0.01
+_RETRY_AFTER_MAX: Final = 10.0
 
 
 class Batcher:
@@ -80,7 +74,10 @@ class Batcher:
             raise ValueError("a batcher needs at least one engine")
         signature = engines[0].signature
         self._batchable = signature.batchable
-        self._inputs = [(spec.name, spec.dtype) for spec in signature.inputs]
+        # Where rows differ in size, the cost of a row says nothing about the number of rows.
+        self._rows_are_alike = all(isinstance(size, int) for spec in signature.inputs for size in spec.shape[1:])
+        self._intake = Intake(signature)
+        self._costs = CostCurve()
         self._limits = limits if signature.batchable else replace(limits, max_rows=1, max_tokens=None)
         self._on_batch = on_batch
         self._workers = [EngineWorker(engine, f"engine-{index}") for index, engine in enumerate(engines)]
@@ -90,11 +87,9 @@ class Batcher:
         self._running: dict[EngineWorker, list[Ticket]] = {}
         self._refusal: BatcherClosed | None = BatcherClosed("the batcher has not been started")
         self._pumping = False
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = math.inf
+        self._alarm = Alarm(self._ring)
         self._drained: asyncio.Event | None = None
         self._batches = self._rows = self._failed = 0
-        self._row_seconds = 0.0
 
     async def start(self) -> None:
         """Warm up every engine and begin to take works. Raises EngineError; then everything is closed again."""
@@ -113,9 +108,9 @@ class Batcher:
         await asyncio.gather(*(worker.close(grace) for worker in self._workers))
         # What is left belongs to engines that have not returned.
         for tickets in self._running.values():
-            _fail_all(tickets, BatcherClosed("the batcher is closed"))
+            fail_all(tickets, BatcherClosed("the batcher is closed"))
         self._running.clear()
-        self._set_alarm()
+        self._alarm.reset()
         self._note_drained()
 
     async def drain(self) -> None:
@@ -147,7 +142,7 @@ class Batcher:
         A cancelled caller's work never reaches an engine. A work larger than a batch is split and joined again.
         """
         arrived = time.monotonic()
-        group, tokens = self._describe(work)
+        group, tokens = self._intake.describe(work)
         if self._refusal is not None:
             raise type(self._refusal)(str(self._refusal))
         if work.deadline <= arrived:
@@ -165,25 +160,6 @@ class Batcher:
             self._note_drained()
             raise
 
-    def _describe(self, work: Work) -> tuple[Hashable, int]:
-        """Return the work's group (the shapes of its rows) and its tokens."""
-        inputs, rows = work.inputs, work.rows
-        if len(inputs) != len(self._inputs) or rows < 1 or (rows != 1 and not self._batchable):
-            raise ValueError(
-                f"the model takes {[name for name, _ in self._inputs]} of at least one row, got {rows} rows"
-            )
-        group = []
-        for name, dtype in self._inputs:
-            tensor = inputs.get(name)
-            if tensor is None or tensor.dtype != dtype:
-                raise ValueError(f"input '{name}' must be there with dtype {dtype}")
-            shape = tensor.shape
-            if self._batchable and (not shape or shape[0] != rows):
-                raise ValueError(f"input '{name}' has shape {list(shape)} in a work of {rows} rows")
-            group.append(shape[1:])
-        first = group[0] if group else ()
-        return tuple(group), rows * first[0] if first else rows
-
     def _enqueue(self, work: Work, group: Hashable, tokens: int, arrived: float) -> Ticket:
         ticket = Ticket(work, group, tokens, arrived, self._loop.create_future())
         self._line.join(ticket)
@@ -191,13 +167,13 @@ class Batcher:
             # Not at once: what else arrives in this turn of the loop shares the batch.
             self._pumping = True
             self._loop.call_soon(self._pump)
-        if work.deadline < self._alarm_at - _ALARM_GRAIN:
-            self._set_alarm(work.deadline, arrived)
+        if work.deadline != math.inf:
+            self._alarm.note(work.deadline, arrived)
         return ticket
 
     async def _submit_chunks(self, work: Work, rows: int, group: Hashable, arrived: float) -> Outcome:
         chunks = split(work, rows)
-        tickets = [self._enqueue(chunk, group, self._describe(chunk)[1], arrived) for chunk in chunks]
+        tickets = [self._enqueue(chunk, group, self._intake.describe(chunk)[1], arrived) for chunk in chunks]
         try:
             return join([await ticket.future for ticket in tickets], work.rows)
         finally:
@@ -223,14 +199,22 @@ class Batcher:
         now = time.monotonic()
         if self._retries:
             tickets = [ticket for ticket in self._retries.popleft() if not ticket.future.done()]
-            _fail_all(
+            fail_all(
                 [ticket for ticket in tickets if ticket.deadline <= now], DeadlineExpired("expired in a failed batch")
             )
             return [ticket for ticket in tickets if ticket.deadline > now]
-        chosen = self._line.take(self._limits, now)
+        chosen = self._line.take(self._limits, now, self._share())
         if chosen.expired:
-            _fail_all(chosen.expired, DeadlineExpired("the deadline passed while the work waited"))
+            fail_all(chosen.expired, DeadlineExpired("the deadline passed while the work waited"))
         return chosen.take
+
+    def _share(self) -> int | None:
+        """Return how many rows the next batch should have at most, where less than all it may have."""
+        if self._costs.row_seconds < _ROW_SECONDS_WORTH_CARE:
+            return None
+        engines = len(self._idle) + len(self._running)
+        share = scheduler.fair_share(self._line.rows + self.running_rows, engines)
+        return min(share, self._costs.rows_worth_running(self._limits.max_rows)) if self._rows_are_alike else share
 
     def _hand_over(self, tickets: list[Ticket]) -> None:
         worker = self._idle.popleft()
@@ -255,8 +239,8 @@ class Batcher:
             self._refuse(EnginesLost(f"every engine thread has died, the last one of {ran.error}"))
         if ran.error is None:
             self._rows += timing.rows
-            self._learn(timing)
-            _scatter(tickets, timing, ran, split_rows=self._batchable)
+            self._costs.add(timing.rows, timing.ended - timing.started)
+            scatter(tickets, timing, ran.outputs, split_rows=self._batchable)
         self._report(BatchReport(timing, tuple([ticket.work.tag for ticket in tickets]), ran.error))
         self._note_drained()
 
@@ -279,31 +263,19 @@ class Batcher:
             except Exception:
                 logger.exception("the batch observer failed on batch %d", report.timing.batch_id)
 
-    def _learn(self, timing: BatchTiming) -> None:
-        seconds = (timing.ended - timing.started) / timing.rows
-        self._row_seconds += (seconds - self._row_seconds) * (0.1 if self._row_seconds else 1.0)
-
     def _retry_after(self) -> float:
         engines = max(1, len(self._idle) + len(self._running))
-        return min(max(self._line.rows * self._row_seconds / engines, _RETRY_AFTER_MIN), _RETRY_AFTER_MAX)
-
-    def _set_alarm(self, deadline: float = math.inf, now: float = 0.0) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        self._alarm_at = deadline
-        if deadline < math.inf:
-            self._alarm = self._loop.call_later(max(0.0, deadline - now), self._ring)
+        return min(max(self._line.rows * self._costs.row_seconds / engines, _RETRY_AFTER_MIN), _RETRY_AFTER_MAX)
 
     def _ring(self) -> None:
         """Answer every caller whose deadline has passed, also those whose batch hangs in an engine."""
         now = time.monotonic()
         taken = [ticket for tickets in (*self._running.values(), *self._retries) for ticket in tickets]
         taken = [ticket for ticket in taken if not ticket.future.done()]
-        _fail_all(self._line.expire(now), DeadlineExpired("the deadline passed while the work waited"))
-        _fail_all([ticket for ticket in taken if ticket.deadline <= now], DeadlineExpired("the engine took too long"))
+        fail_all(self._line.expire(now), DeadlineExpired("the deadline passed while the work waited"))
+        fail_all([ticket for ticket in taken if ticket.deadline <= now], DeadlineExpired("the engine took too long"))
         live = [ticket.deadline for ticket in (*taken, *self._line) if not ticket.future.done()]
-        self._set_alarm(min(live, default=math.inf), now)
+        self._alarm.reset(min(live, default=math.inf), now)
         self._note_drained()
 
     def _refuse(self, reason: BatcherClosed) -> None:
@@ -320,25 +292,3 @@ class Batcher:
         if self._drained is not None and not self._busy():
             self._drained.set()
             self._drained = None
-
-
-def _scatter(tickets: list[Ticket], timing: BatchTiming, ran: Ran, *, split_rows: bool) -> None:
-    """Give each member its rows of the outputs."""
-    if len(tickets) == 1 or not split_rows:
-        ticket = tickets[0]
-        if not ticket.future.done():
-            ticket.future.set_result(Outcome(ran.outputs, ticket.arrived, timing, ticket.rows))
-        return
-    outputs = list(ran.outputs.items())
-    start = 0
-    for ticket in tickets:
-        end = start + ticket.rows
-        if not ticket.future.done():
-            rows = {name: tensor[start:end] for name, tensor in outputs}
-            ticket.future.set_result(Outcome(rows, ticket.arrived, timing, ticket.rows))
-        start = end
-
-
-def _fail_all(tickets: Sequence[Ticket], error: BatcherError) -> None:
-    for ticket in tickets:
-        ticket.fail(type(error)(str(error)))

@@ -39,14 +39,18 @@ class Plan(Generic[WaitingT]):
     scanned: int
 
 
-def plan(waiting: Iterable[WaitingT], limits: BatchLimits, now: float) -> Plan[WaitingT]:
-    """Choose the next batch from `waiting`, which is in order of arrival; `now` is on the clock of the deadlines."""
+def plan(waiting: Iterable[WaitingT], limits: BatchLimits, now: float, share: int | None = None) -> Plan[WaitingT]:
+    """Choose the next batch from `waiting`, which is in order of arrival; `now` is on the clock of the deadlines.
+
+    `share`: rows after which the engine leaves the rest, to its neighbours or to its own next batch.
+    """
     take: list[WaitingT] = []
     expired: list[WaitingT] = []
     cancelled: list[WaitingT] = []
     passed: list[WaitingT] = []
     rows = tokens = scanned = 0
-    max_rows, max_tokens = limits.max_rows, limits.max_tokens
+    max_rows = limits.max_rows if share is None else min(share, limits.max_rows)
+    max_tokens = limits.max_tokens
     group: Hashable = None
     for work in waiting:
         if work.cancelled:
@@ -68,6 +72,11 @@ def plan(waiting: Iterable[WaitingT], limits: BatchLimits, now: float) -> Plan[W
         if rows >= max_rows:
             break
     return Plan(take, expired, cancelled, passed, scanned)
+
+
+def fair_share(rows: int, engines: int) -> int:
+    """Return how many rows one of `engines` engines should take when `rows` wait or run: no neighbour stays idle."""
+    return max(1, -(-rows // max(1, engines)))
 
 
 def admit(queued_rows: int, rows: int, limits: BatchLimits) -> bool:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 from engines import scheduler
+from engines.base import Array
 from engines.scheduler import Plan
-from engines.work import BatchLimits, Outcome, Work
+from engines.work import BatcherError, BatchLimits, BatchTiming, Outcome, Work
 
 _SWEEP_ABOVE = 64
 
@@ -50,10 +51,10 @@ class WaitingLine:
         self._tickets.append(ticket)
         self.rows += ticket.rows
 
-    def take(self, limits: BatchLimits, now: float) -> Plan[Ticket]:
+    def take(self, limits: BatchLimits, now: float, share: int | None = None) -> Plan[Ticket]:
         """Remove the next batch, and whatever is cancelled or expired on the way to it."""
         tickets = self._tickets
-        chosen = scheduler.plan(tickets, limits, now)
+        chosen = scheduler.plan(tickets, limits, now, share)
         for _ in range(chosen.scanned):
             tickets.popleft()
         tickets.extendleft(reversed(chosen.passed))
@@ -94,3 +95,26 @@ class WaitingLine:
         self._tickets.clear()
         self.rows = self._dead = 0
         return live
+
+
+def scatter(tickets: list[Ticket], timing: BatchTiming, outputs: dict[str, Array], *, split_rows: bool) -> None:
+    """Give each member its rows of the outputs."""
+    if len(tickets) == 1 or not split_rows:
+        ticket = tickets[0]
+        if not ticket.future.done():
+            ticket.future.set_result(Outcome(outputs, ticket.arrived, timing, ticket.rows))
+        return
+    tensors = list(outputs.items())
+    start = 0
+    for ticket in tickets:
+        end = start + ticket.rows
+        if not ticket.future.done():
+            rows = {name: tensor[start:end] for name, tensor in tensors}
+            ticket.future.set_result(Outcome(rows, ticket.arrived, timing, ticket.rows))
+        start = end
+
+
+def fail_all(tickets: Sequence[Ticket], error: BatcherError) -> None:
+    """Answer each with an error like `error`; each its own, since a raised one collects its callers' frames."""
+    for ticket in tickets:
+        ticket.fail(type(error)(str(error)))

@@ -109,3 +109,15 @@ class BatchLimits:
     def __post_init__(self) -> None:
         if self.max_rows < 1 or self.max_queue_rows < 1 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError(f"batch limits must be at least 1, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherStats:
+    """Counts since the start, and what is there now."""
+
+    engines: int
+    queued_rows: int
+    running_rows: int
+    batches: int
+    rows: int
+    failed_batches: int

@@ -108,6 +108,14 @@ async def test_several_engines_pull_from_one_queue() -> None:
     assert [len(engine.batches) for engine in engines] == [1, 1]
 
 
+async def test_slow_engines_share_what_waits() -> None:
+    engines = [FakeEngine(FakeOptions(seconds_per_row=0.001)) for _ in range(2)]
+    async with running(engines) as batcher:
+        await batcher.submit(work(-1))
+        outcomes = await asyncio.gather(*(batcher.submit(work(n)) for n in range(8)))
+    assert [outcome.batch.rows for outcome in outcomes] == [4] * 8
+
+
 async def test_shapes_are_never_mixed() -> None:
     engine = wide_fake()
     async with running(engine) as batcher:
@@ -297,7 +305,7 @@ async def test_a_model_without_a_batch_axis_runs_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
-        (Work({}, 1), "takes"),
+        (Work({}, 1), "a work has inputs x of at least one row, got none"),
         (Work({"z": np.zeros((1, 4), np.float32)}, 1), "'x' must be there"),
         (Work({"x": np.zeros((1, 4), np.float64)}, 1), "dtype float32"),
         (Work({"x": np.zeros((2, 4), np.float32)}, 1), "work of 1 rows"),

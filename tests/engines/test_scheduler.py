@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.scheduler import Plan, admit, chunk_rows, plan
+from engines.scheduler import Plan, admit, chunk_rows, fair_share, plan
 from engines.work import BatchLimits
 
 NOW = 100.0
@@ -77,6 +77,18 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_any_size() -> None:
     assert admit(8, 2, small)
     assert not admit(8, 3, small)
     assert admit(0, 11, small)
+
+
+def test_a_share_bounds_the_batch_but_never_refuses_the_oldest() -> None:
+    waiting = [Job(n) for n in range(8)]
+    assert numbers(plan(waiting, limits(16), NOW, share=3).take) == [0, 1, 2]
+    assert numbers(plan([Job(0, rows=5), Job(1)], limits(16), NOW, share=3).take) == [0]
+    assert len(plan(waiting, limits(4), NOW, share=100).take) == 4
+
+
+def test_engines_share_what_waits_and_runs() -> None:
+    assert [fair_share(8, engines) for engines in (1, 2, 3, 8, 16)] == [8, 4, 3, 1, 1]
+    assert fair_share(0, 2) == 1
 
 
 def test_chunks_respect_rows_and_tokens() -> None:
