@@ -70,6 +70,7 @@ async def _follow_health(state: MeshState, endpoint: str, channel: grpc.aio.Chan
                 serving = response.status == health_pb2.HealthCheckResponse.SERVING
                 if serving:
                     await _read_models(state, endpoint, channel)
+                    await _read_extensions(state, endpoint, channel)
                 problem = "" if serving else "it is not ready"
                 await state.update(endpoint, serving=serving, problem=problem)
             problem = "it ended its health stream"
@@ -87,13 +88,16 @@ async def _follow_models(state: MeshState, endpoint: str, channel: grpc.aio.Chan
 
 
 async def _read_models(state: MeshState, endpoint: str, channel: grpc.aio.Channel) -> bool:
-    stub = inference_stub(channel)
     try:
-        index = await stub.RepositoryIndex(inference.RepositoryIndexRequest(), timeout=CALL_SECONDS)
-        about = await stub.ServerMetadata(inference.ServerMetadataRequest(), timeout=CALL_SECONDS)
+        index = await inference_stub(channel).RepositoryIndex(inference.RepositoryIndexRequest(), timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError as error:
         _log.debug("%s: no index: %s", endpoint, error.details())
         return False
     entries = [ModelEntry(model.name, model.version, model.state, model.reason) for model in index.models]
-    await state.update(endpoint, models=tuple(entries), extensions=tuple(about.extensions))
+    await state.update(endpoint, models=tuple(entries))
     return True
+
+
+async def _read_extensions(state: MeshState, endpoint: str, channel: grpc.aio.Channel) -> None:
+    about = await inference_stub(channel).ServerMetadata(inference.ServerMetadataRequest(), timeout=CALL_SECONDS)
+    await state.update(endpoint, extensions=tuple(about.extensions))
