@@ -38,7 +38,7 @@ from engines.work import BatchReport, BatchTiming, Outcome
 from services.chassis.call import Call, Receipt
 from services.chassis.metrics import Metrics
 
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 #: Server spans are errors for these only: the rest is the caller's doing (semantic conventions of RPC).
 _SERVER_ERRORS: Final = frozenset(
@@ -162,9 +162,13 @@ def otlp_exporter(endpoint: str) -> SpanExporter | None:
 def sampled_parent(traceparent: str) -> SpanContext | None:
     """The caller's span when `traceparent` is well-formed W3C and has the sampled flag."""
     match = _TRACEPARENT.fullmatch(traceparent)
-    if match is None or traceparent.startswith("ff") or not int(match[3], 16) & 1:
+    if match is None:
         return None
-    parent = SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(1))
+    version, trace_id, span_id, flags, more = match.groups()
+    # Only versions after 00 may say more; there is no version ff.
+    if not int(flags, 16) & 1 or version == "ff" or (version == "00" and more):
+        return None
+    parent = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(1))
     return parent if parent.is_valid else None
 
 

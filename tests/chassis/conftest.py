@@ -1,6 +1,7 @@
 """A real process of the chassis in this event loop, with a servicer that does what a test tells it to."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Servicer:
     async def ready(self, request: Any, call: Call) -> Any:
         return pb.ModelReadyResponse(ready=True)
 
-    async def ModelReady(self, request: Any, call: Call) -> Any:
+    async def ModelReady(self, request: Any, call: Call) -> Any:  # noqa: N802  # The rpc's name.
         self.calls.append(call)
         self.entered.set()
         try:
@@ -41,7 +42,9 @@ class Servicer:
             self.cancelled.set()
             raise
 
-    async def ModelStreamInfer(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+    async def ModelStreamInfer(  # noqa: N802  # The rpc's name.
+        self, requests: AsyncIterator[Any], call: Call
+    ) -> AsyncIterator[Any]:
         self.calls.append(call)
         async for request in requests:
             if request.id == "fail":
@@ -109,7 +112,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Running]]
 async def poll(condition: Callable[[], Any], within: float = 5.0) -> Any:
     """Wait until the condition is truthy and return what it said."""
     async with asyncio.timeout(within):
-        while not (found := condition()):
+        while not (found := condition()):  # noqa: ASYNC110  # What is polled is not always in this loop.
             await asyncio.sleep(0.005)
         return found
 
@@ -122,9 +125,9 @@ def tools() -> SimpleNamespace:
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
     @asynccontextmanager
-    async def run(limits: rpc.Limits = rpc.Limits(), **options: Any) -> AsyncIterator[Running]:
+    async def run(limits: rpc.Limits | None = None, **options: Any) -> AsyncIterator[Running]:
         options = {"name": "test-0", "listen": "127.0.0.1:0", "run_dir": tmp_path, "grace": 3.0} | options
-        process = Process(Options(limits=limits, **options))
+        process = Process(Options(limits=limits or rpc.Limits(), **options))
         servicer, host = Servicer(), NoModels()
         task = asyncio.create_task(process.run([Service(SERVICE, servicer)], host))
         file = tmp_path / f"{options['name']}.json"
@@ -132,7 +135,7 @@ def serve(tmp_path: Path) -> Serve:
             await poll(lambda: file.exists() or task.done())
             if task.done():
                 task.result()
-            facts = __import__("json").loads(file.read_text())
+            facts = json.loads(file.read_text())
             running = Running(process, servicer, host, facts["listen"], task, facts)
             yield running
             for channel in running.channels:

@@ -211,8 +211,8 @@ async def test_core_ends_what_its_caller_abandons_at_the_deadline(serve, tools):
     """A peer that sends grpc-timeout and then never resets the stream must not keep the handler alive."""
     async with serve() as running:
         running.servicer.answer = lambda request, call: asyncio.sleep(60)
-        host, _, port = running.address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        host, port = running.address.split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
         try:
             writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
             headers = literal_headers(
