@@ -45,7 +45,7 @@ def compose(settings: Settings, telemetry: Telemetry, mesh: grpc.aio.Channel | N
 
 
 async def run(settings: Settings, options: Options, mesh: str = "") -> None:
-    """Serve until SIGTERM or SIGINT. `mesh`: address of the mesh's internal listener. Raises StartError, ConfigError."""
+    """Serve until SIGTERM. `mesh`: address of the internal listener, "" = none. Raises StartError, ConfigError."""
     process = Process(options)
     channel = grpc.aio.insecure_channel(mesh) if mesh else None
     parts = compose(settings, process.telemetry, channel)

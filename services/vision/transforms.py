@@ -16,9 +16,6 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-# The pixel cap below is checked from each header before anything is decoded, with the limit the operator chose.
-Image.MAX_IMAGE_PIXELS = None
-
 #: Left, top, right, bottom in pixels.
 Box = tuple[float, float, float, float]
 
@@ -153,15 +150,15 @@ def _decode_other(content: bytes, name: str, spec: ImageSpec) -> tuple[Image.Ima
     try:
         if name == "WebP":
             _check_pixels(*_webp_size(content), spec)
-        with READERS[name](io.BytesIO(content)) as image:
-            _check_pixels(image.width, image.height, spec)
-            _check_tiles(image, spec)
-            if name == "JPEG":
-                need = _needed_side(spec)
-                image.draft(None, (need, need))
-            pixels = _to_rgb(image)
-            # Read after the pixels: TIFF's reader has turned them by then and says so, PNG may carry EXIF at its end.
-            return pixels, int(image.getexif().get(ORIENTATION_TAG, 1))
+        image = READERS[name](io.BytesIO(content))
+        _check_pixels(image.width, image.height, spec)
+        _check_tiles(image, spec)
+        if name == "JPEG":
+            need = _needed_side(spec)
+            image.draft(None, (need, need))
+        pixels = _to_rgb(image)
+        # Read after the pixels: TIFF's reader has turned them by then and says so, PNG may carry EXIF at its end.
+        return pixels, int(image.getexif().get(ORIENTATION_TAG, 1))
     except ImageError:
         raise
     except Exception as error:
@@ -178,7 +175,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode == "RGB":
         image.load()
-        return image.copy()
+        return image
     if mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if mode == "I" and image.format == "PNG":

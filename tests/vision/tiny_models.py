@@ -112,3 +112,16 @@ def add_slow(models: Path, seconds: float, fail_on: float | None = None, queue: 
 def picture_colour(pixels: np.ndarray) -> str:
     """What `colours` answers for a picture."""
     return COLOURS[int(pixels.reshape(-1, 3).mean(axis=0).argmax())]
+
+
+def add_pooled(models: Path, datatype: str) -> None:
+    """Embeds one picture at a time (its batch is fixed) by the mean of each channel; FP16 or UINT8 pixels in."""
+    kind = {"FP16": TensorProto.FLOAT16, "UINT8": TensorProto.UINT8}[datatype]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("GlobalAveragePool", ["wide"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["mean"]),
+    ]
+    network = graph(nodes, [("x", kind, [1, 3, 8, 8])], [("mean", TensorProto.FLOAT, [1, 3])])
+    manifest = 'tasks = ["embed"]\n[image]\ninput = "x"\nwidth = 8\nheight = 8\n[embed]\noutput = "mean"\n'
+    write(models / "pooled", manifest, network)

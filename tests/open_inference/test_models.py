@@ -1,0 +1,89 @@
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+
+from engines.repository import Repository
+from engines.strict_toml import ConfigError
+from engines.work import Work
+from services.chassis.errors import ServiceError
+from services.chassis.models import HostOptions, ModelHost
+from tests.vision import tiny_models
+
+
+def host(folder, **options):
+    return ModelHost(Repository(folder), HostOptions("vision", **options))
+
+
+async def refused(awaitable):
+    with pytest.raises(ServiceError) as caught:
+        await awaitable
+    return caught.value
+
+
+async def test_only_the_models_that_are_asked_for(tmp_path):
+    tiny_models.add_double(tmp_path)
+    tiny_models.add_colours(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1").mkdir()
+    (tmp_path / "other" / "model.toml").write_text('name = "other"\nservice = "nlp"\ntasks = ["tensor"]\n')
+    every, some = host(tmp_path), host(tmp_path, models=("colours", "gone"))
+    for one in (every, some):
+        await one.start()
+        await one.loaded()
+    assert [model.name for model in every.index()] == ["colours", "double"]
+    assert [(model.name, model.state) for model in some.index()] == [("colours", "READY"), ("gone", "UNAVAILABLE")]
+    assert "there is no such model" in some.index()[1].reason
+    assert every.ready
+    assert not some.ready
+    for one in (every, some):
+        await one.close()
+
+
+async def test_no_repository_is_said_at_the_start(tmp_path):
+    missing = host(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="model folder"):
+        await missing.start()
+    await missing.close()
+
+
+async def test_what_is_loading_is_unavailable_and_others_serve(tmp_path):
+    tiny_models.add_double(tmp_path)
+    one = host(tmp_path)
+    await one.start()
+    with pytest.raises(ServiceError, match="still loading"):
+        one.resolve("double", "tensor")
+    await one.loaded()
+    assert one.resolve("double", "tensor").state == "READY"
+    await one.close()
+
+
+async def test_closing_while_loading_leaves_nothing_behind(tmp_path):
+    for name in ("a", "b", "c"):
+        tiny_models.add_colours(tmp_path, name)
+    one = host(tmp_path)
+    await one.start()
+    await one.close()
+    await one.close()
+    assert all(model.state != "READY" or model.batcher is not None for model in one.index())
+
+
+async def test_errors_of_the_batcher_become_the_callers(tmp_path):
+    tiny_models.add_slow(tmp_path, 0.2, queue=1)
+    one = host(tmp_path)
+    await one.start()
+    await one.loaded()
+    model = one.resolve("slow", "tensor")
+    work = Work({"x": np.ones((1, 4), np.float32)}, 1)
+    running = [asyncio.ensure_future(one.infer(model, work)) for _ in range(8)]
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+    full = [task.exception() for task in done if task.exception() is not None]
+    assert {error.code for error in full} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    await one.drain()
+    expired = await refused(one.infer(model, Work(work.inputs, 1, deadline=0.0)))
+    assert expired.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    await one.close()
+    closed = await refused(one.infer(model, work))
+    assert (closed.code, closed.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    await asyncio.gather(*running, return_exceptions=True)
