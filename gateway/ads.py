@@ -26,6 +26,7 @@ ROUTES = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
 ORDER = (CLUSTERS, ENDPOINTS, LISTENERS, ROUTES)
 
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_AFTER_CLUSTERS = frozenset((LISTENERS, ROUTES))
 _BY_NAME = frozenset((ENDPOINTS, ROUTES))  # asked for by name; the other two types are always sent whole
 
 Named = Mapping[str, any_pb2.Any]
@@ -248,10 +249,18 @@ class _Stream:
             if subscription is None:
                 continue
             if subscription.waiting:
+                if url == CLUSTERS:
+                    continue  # Envoy answers only when changed clusters have their endpoints
+                return None
+            if url in _AFTER_CLUSTERS and self._owes(CLUSTERS):
                 return None
             if self._pending(url, subscription):
                 return self._respond(url, subscription, nonce)
         return None
+
+    def _owes(self, url: str) -> bool:
+        subscription = self._subscriptions.get(url)
+        return subscription is not None and subscription.waiting
 
     def _pending(self, url: str, subscription: _Subscription) -> bool:
         version = self._server.part(url)[1]

@@ -29,6 +29,7 @@ def service_cluster(service: ServiceNode, max_in_flight: int) -> cluster_pb2.Clu
         cluster.type = cluster_pb2.Cluster.EDS
         cluster.eds_cluster_config.eds_config.CopyFrom(over_ads())
     cluster.health_checks.append(_health_check())
+    cluster.ignore_health_on_host_removal = True  # a replica taken away is gone, though it may still look healthy
     cluster.outlier_detection.CopyFrom(_outlier_detection())
     return cluster
 

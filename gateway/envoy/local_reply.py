@@ -1,8 +1,6 @@
 """Errors born in Envoy, worded by the one error table: gRPC status with details, or a JSON google.rpc.Status.
 
-Envoy lets a local reply's mapper add headers before it fills in `grpc-status` and `grpc-message` itself: a status set
-here stays, and the body becomes the message. REST calls that were already translated get their JSON from the
-transcoder, which reads the same `grpc-status-details-bin`.
+A reply's mapper runs before Envoy fills in `grpc-status` and `grpc-message` itself; what it set stays.
 """
 
 import base64
@@ -10,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
@@ -47,7 +46,9 @@ _CASES = (
     _Case("OVERLOADED", status=503),
 )
 _WITH_LIMIT = frozenset(("MESSAGE_TOO_LARGE",))
+_OK = 200
 _BAD_REQUEST = 400
+_UNQUOTED = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # gRPC leaves printable ASCII alone
 
 
 def local_replies(max_message_bytes: int) -> http_connection_manager_pb2.LocalReplyConfig:
@@ -66,16 +67,10 @@ def json_body(error: ServiceError) -> str:
 
 
 def _mappers(case: _Case, error: ServiceError) -> Iterator[http_connection_manager_pb2.ResponseMapper]:
-    """Yield the three forms of one error: to gRPC, to a REST call already translated to gRPC, to anyone else.
-
-    A translated call's reply is either made into gRPC and back into JSON by the transcoder, from the details, or, where
-    the transcoder itself gave up, sent as it is. So it carries both.
-    """
-    grpc_reply = _MAPPER(filter=_all(_when(case), _GRPC), body_format_override=_text(error.message))
-    grpc_reply.headers_to_add.extend(_status_headers(error))
-    translated = _json_reply(_all(_when(case), _TRANSLATED), error)
-    translated.headers_to_add.extend(_status_headers(error))
-    yield from (translated, grpc_reply, _json_reply(_when(case), error))
+    """Yield the three forms of one error: to a REST call that was translated to gRPC, to gRPC, to anyone else."""
+    yield _json_reply(_all(_when(case), _TRANSLATED), error)
+    yield _grpc_reply(_when(case), error)
+    yield _json_reply(_when(case), error)
 
 
 def _bad_requests() -> Iterator[http_connection_manager_pb2.ResponseMapper]:
@@ -86,10 +81,23 @@ def _bad_requests() -> Iterator[http_connection_manager_pb2.ResponseMapper]:
     fields = {**_fields(refused), "message": f"{refused.message} (%LOCAL_REPLY_BODY%)"}
     reply.body_format_override.Clear()
     reply.body_format_override.json_format.update(fields)
-    unreadable = from_gateway("MALFORMED_MESSAGE")
-    grpc_reply = _MAPPER(filter=_all(when, _GRPC), body_format_override=_text(unreadable.message))
-    grpc_reply.headers_to_add.extend(_status_headers(unreadable))
-    yield from (reply, grpc_reply, _json_reply(when, from_gateway("BAD_HTTP_REQUEST")))
+    yield from (reply, _grpc_reply(when, from_gateway("MALFORMED_MESSAGE")))
+    yield _json_reply(when, from_gateway("BAD_HTTP_REQUEST"))
+
+
+def _grpc_reply(when: accesslog_pb2.AccessLogFilter, error: ServiceError) -> http_connection_manager_pb2.ResponseMapper:
+    """Return the reply to gRPC and gRPC-Web: everything in the headers, no body.
+
+    Envoy takes a gRPC-Web caller for a plain one here, and would derive another code from any status but 200.
+    """
+    reply = _MAPPER(filter=_all(when, _GRPC), body_format_override=_text(""))
+    reply.body_format_override.content_type = "application/grpc-web+proto"
+    reply.status_code.value = _OK
+    details = base64.b64encode(error.details().SerializeToString()).decode().rstrip("=")
+    reply.headers_to_add.append(_header("grpc-status", str(int(error.code.value[0]))))
+    reply.headers_to_add.append(_header("grpc-message", quote(error.message, safe=_UNQUOTED)))
+    reply.headers_to_add.append(_header("grpc-status-details-bin", details))
+    return reply
 
 
 def _json_reply(when: accesslog_pb2.AccessLogFilter, error: ServiceError) -> http_connection_manager_pb2.ResponseMapper:
@@ -97,12 +105,6 @@ def _json_reply(when: accesslog_pb2.AccessLogFilter, error: ServiceError) -> htt
     reply.body_format_override.content_type = "application/json"
     reply.status_code.value = error.row.http
     return reply
-
-
-def _status_headers(error: ServiceError) -> Iterator[base_pb2.HeaderValueOption]:
-    details = base64.b64encode(error.details().SerializeToString()).decode().rstrip("=")
-    yield _header("grpc-status", str(int(error.code.value[0])))
-    yield _header("grpc-status-details-bin", details)
 
 
 def _when(case: _Case) -> accesslog_pb2.AccessLogFilter:

@@ -8,10 +8,13 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from http import client as http_client
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -49,6 +52,74 @@ async def fail(context: Any, error: ServiceError) -> None:
     await context.abort(error.code, error.message, error.trailers())
 
 
+@dataclass(frozen=True)
+class Failure:
+    """An error as a gRPC caller sees it."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    details: Any
+    error: grpc.aio.AioRpcError
+
+    def find(self, kind: type[Any]) -> Any:
+        """Return the detail of type `kind`, None where there is none."""
+        found = kind()
+        return next((found for detail in self.details.details if detail.Unpack(found)), None)
+
+
+async def failure(call: Awaitable[Any]) -> Failure:
+    """Await `call`, which must fail, and return how."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    error = caught.value
+    raw = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    details = status_pb2.Status.FromString(raw)
+    info = error_details_pb2.ErrorInfo()
+    found = any(detail.Unpack(info) for detail in details.details)
+    if raw:
+        assert (details.code, details.message) == (error.code().value[0], error.details())
+    return Failure(error.code(), error.details() or "", info.reason if found else "", details, error)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP/1.1 answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def reason(self) -> str:
+        """Return the ErrorInfo reason of a google.rpc.Status body."""
+        assert self.headers["content-type"] == "application/json"
+        return str(self.json()["details"][0]["reason"])
+
+
+async def http(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
+    """Send one HTTP/1.1 request; `content_type` and such become `content-type`."""
+
+    def send() -> Reply:
+        connection = http_client.HTTPConnection("127.0.0.1", port, timeout=20)
+        try:
+            names = {key.replace("_", "-"): value for key, value in headers.items()}
+            connection.request(method, path, body or None, names)
+            response = connection.getresponse()
+            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(send)
+
+
+def framed(message: bytes, flag: int = 0) -> bytes:
+    """Return a gRPC frame."""
+    return bytes([flag]) + len(message).to_bytes(4, "big") + message
+
+
 class Backend(vision_pb2_grpc.VisionServiceServicer, speech_pb2_grpc.SpeechServiceServicer):
     """Answers typed calls; the request's model says how to behave."""
 
@@ -56,6 +127,7 @@ class Backend(vision_pb2_grpc.VisionServiceServicer, speech_pb2_grpc.SpeechServi
         self.name = name
         self.headers: dict[str, Any] = {}
         self.calls = 0
+        self.waiting = 0
         self.gate = asyncio.Event()
 
     async def Classify(self, request: Any, context: Any) -> Any:
@@ -64,6 +136,7 @@ class Backend(vision_pb2_grpc.VisionServiceServicer, speech_pb2_grpc.SpeechServi
         if request.model == "invalid":
             await fail(context, invalid_argument("images", "at least one is needed"))
         if request.model == "wait":
+            self.waiting += 1
             await self.gate.wait()
         if request.model == "hang":
             await asyncio.sleep(60)
@@ -71,6 +144,9 @@ class Backend(vision_pb2_grpc.VisionServiceServicer, speech_pb2_grpc.SpeechServi
         size = sum(len(image.content) for image in request.images)
         category = common_pb2.Category(label=self.name, index=size)
         return vision_pb2.ClassifyResponse(results=[vision_pb2.ClassifyResult(categories=[category])])
+
+    async def Recognize(self, request: Any, context: Any) -> Any:
+        return speech_pb2.RecognizeResponse(transcript=self.name)
 
     async def StreamingRecognize(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         total = 0
@@ -188,6 +264,10 @@ class Mesh:
         async with asyncio.timeout(10):
             return await self.ads.settled()
 
+    def changed(self, **fields: Any) -> Snapshot:
+        """Return the mesh's usual snapshot with some fields changed."""
+        return replace(self.snapshot, **fields)
+
     async def start_backend(self, name: str) -> None:
         """Start (or restart) the in-process replica `name`."""
         server = grpc.aio.server(options=OPTIONS)
@@ -201,6 +281,59 @@ class Mesh:
         server.add_insecure_port(self.socket(name))
         await server.start()
         self.servers[name] = server
+
+    async def restore(self) -> None:
+        """Undo what a test may have changed: stopped replicas, their health, the published configuration."""
+        for name in ("vision-0", "vision-1", "speech-0"):
+            if name not in self.servers:
+                await self.start_backend(name)
+            self.healths[name].status = health_pb2.HealthCheckResponse.SERVING
+            self.backends[name].gate = asyncio.Event()
+        await self.publish(self.snapshot)
+        await self.healthy("vision", 2)
+        await self.healthy("speech", 1)
+        await self.answering(f"/{VISION}/Classify")
+        await self.answering(f"/{SPEECH}/Recognize")
+
+    async def answering(self, path: str) -> None:
+        """Wait until calls of `path` reach a process, which Envoy's worker learns a moment after its statistics."""
+
+        async def reached() -> bool:
+            try:
+                await self.channel.unary_unary(path)(b"")
+            except grpc.aio.AioRpcError as error:
+                return error.code() is not grpc.StatusCode.UNAVAILABLE
+            return True
+
+        await until(reached)
+
+    async def start_control(self) -> None:
+        """Start (or restart) the in-process stand-in of the control process."""
+        server = grpc.aio.server(options=OPTIONS)
+        oip_grpc.add_GRPCInferenceServiceServicer_to_server(self.control, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.healths.setdefault("control", Health()), server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self.spans, server)
+        reflection.enable_server_reflection([VISION, reflection.SERVICE_NAME], server)
+        server.add_generic_rpc_handlers((self.ads.handler(), Unknown()))
+        server.add_insecure_port(self.socket("control"))
+        await server.start()
+        self.servers["control"] = server
+
+    async def stop_control(self) -> None:
+        await self.servers.pop("control").stop(0)
+
+    async def stop_backend(self, name: str) -> None:
+        """Stop the replica `name` at once."""
+        await self.servers.pop(name).stop(0)
+
+    def vision(self, channel: Any = None) -> Any:
+        return vision_pb2_grpc.VisionServiceStub(channel or self.channel)
+
+    def speech(self) -> Any:
+        return speech_pb2_grpc.SpeechServiceStub(self.channel)
+
+    def inference(self) -> Any:
+        return oip_grpc.GRPCInferenceServiceStub(self.channel)
 
     async def admin(self, path: str, method: str = "GET") -> str:
         """Return the body of one answer of Envoy's admin page."""
@@ -271,16 +404,8 @@ async def running_mesh(folder: Path, edge: Edge | None = None) -> AsyncIterator[
     """Run a mesh of two services (vision with two replicas, speech with one) behind one Envoy."""
     edge = replace(edge or Edge(), listen="127.0.0.1:0", max_message_bytes=LIMIT)
     mesh = Mesh(folder, default_snapshot(folder, edge), AdsServer(), Inference("control"), Spans())
-    control = grpc.aio.server(options=OPTIONS)
-    oip_grpc.add_GRPCInferenceServiceServicer_to_server(mesh.control, control)
-    health_pb2_grpc.add_HealthServicer_to_server(mesh.healths.setdefault("control", Health()), control)
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(mesh.spans, control)
-    reflection.enable_server_reflection([VISION, reflection.SERVICE_NAME], control)
-    control.add_generic_rpc_handlers((mesh.ads.handler(), Unknown()))
-    control.add_insecure_port(mesh.socket("control"))
     async with AsyncExitStack() as stack:
-        await control.start()
-        stack.push_async_callback(control.stop, 0)
+        await mesh.start_control()
         for name in ("vision-0", "vision-1", "speech-0"):
             await mesh.start_backend(name)
         stack.push_async_callback(_stop_servers, mesh)
