@@ -123,9 +123,7 @@ class AdsServer:
             self._leaving.pop(name, None)
         for url, named in resources.by_type.items():
             part = self._parts[url]
-            version = _version(named)
-            if version != part.version:
-                part.serving, part.version, part.rejected = named, version, ""
+            part.serving, part.version, part.rejected = named, _version(named), ""
         if self._parts[ROUTES].version == self._parts[ROUTES].accepted:
             self._leaving.clear()  # the routes in use are the new ones already
         await self._wake()

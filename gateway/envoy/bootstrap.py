@@ -16,6 +16,9 @@ _MAX_HEAP_BYTES = 2 << 30
 _RUNTIME = {
     # An expired deadline is DEADLINE_EXCEEDED, not UNAVAILABLE, which would invite a retry.
     "envoy.reloadable_features.grpc_timeout_returns_deadline_exceeded": True,
+    # A trace is looked for right after the call; five seconds (the default) is too long for that.
+    "tracing.opentelemetry.flush_interval_ms": 200,
+    "tracing.opentelemetry.min_flush_spans": 64,
 }
 
 

@@ -24,6 +24,7 @@ def service_cluster(service: ServiceNode, max_in_flight: int) -> cluster_pb2.Clu
     cluster = _cluster(service.name, max_in_flight)
     if _needs_dns(service):
         cluster.type = cluster_pb2.Cluster.STRICT_DNS
+        cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED  # "localhost" is rarely listened to on ::1
         cluster.load_assignment.CopyFrom(load_assignment(service))
     else:
         cluster.type = cluster_pb2.Cluster.EDS

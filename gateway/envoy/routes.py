@@ -68,10 +68,7 @@ def route_configuration(snapshot: Snapshot) -> route_pb2.RouteConfiguration:
     host.typed_per_filter_config[CORS_FILTER].CopyFrom(packed(_cors(snapshot.edge)))
     host.routes.append(_preflight())
     for lane in _lanes(snapshot):
-        sampled = _grpc_route(lane, snapshot.edge, 1.0)
-        sampled.name = f"{lane.name}:sampled"
-        sampled.match.headers.append(sampled_caller())
-        host.routes.extend((sampled, _grpc_route(lane, snapshot.edge, snapshot.sample_ratio)))
+        host.routes.extend(_twice(_grpc_route(lane, snapshot.edge), snapshot.sample_ratio))
     host.routes.extend(_plain_http(snapshot))
     return route_pb2.RouteConfiguration(
         name=ROUTES,
@@ -106,12 +103,23 @@ def _lanes(snapshot: Snapshot) -> Iterator[_Lane]:
     yield _Lane(CONTROL, CONTROL, prefix="/")
 
 
-def _grpc_route(lane: _Lane, edge: Edge, ratio: float) -> route_components_pb2.Route:
+def _twice(route: route_components_pb2.Route, ratio: float) -> Iterator[route_components_pb2.Route]:
+    """Yield the route for requests whose caller samples them, always traced, then for all others."""
+    sampled = route_components_pb2.Route()
+    sampled.CopyFrom(route)
+    sampled.name = f"{route.name}:sampled"
+    sampled.match.headers.append(sampled_caller())
+    sampled.tracing.CopyFrom(sampling(1.0))
+    route.tracing.CopyFrom(sampling(ratio))
+    yield from (sampled, route)
+
+
+def _grpc_route(lane: _Lane, edge: Edge) -> route_components_pb2.Route:
     match = route_components_pb2.RouteMatch(path=lane.path) if lane.path else _prefix(lane.prefix)
     if lane.model:
         match.headers.append(_header_is(MODEL_HEADER, string_pb2.StringMatcher(exact=lane.model)))
     match.headers.append(_header_is("content-type", _GRPC))
-    route = route_components_pb2.Route(name=lane.name, match=match, route=_action(lane, edge), tracing=sampling(ratio))
+    route = route_components_pb2.Route(name=lane.name, match=match, route=_action(lane, edge))
     if lane.compressed:
         route.match.headers.append(_COMPRESSED)
         route.typed_per_filter_config[FIELD_FILTER].CopyFrom(_switch(disabled=True))
@@ -155,11 +163,12 @@ def _plain_http(snapshot: Snapshot) -> Iterator[route_components_pb2.Route]:
     health = route_components_pb2.RouteMatch(path=HEALTH_PATH)
     yield route_components_pb2.Route(name="health", match=health, direct_response=alive, tracing=sampling(0.0))
     for path, method in rest_paths().items():
-        # The transcoder rewrites the path and Envoy chooses again; until then CORS needs a route that leads somewhere.
+        # The transcoder rewrites the path and Envoy chooses again, but CORS and tracing are settled by this route.
         match = _rest(path)
         match.headers.append(_header_is(":method", string_pb2.StringMatcher(exact=method)))
         action = _action(_Lane("rest", CONTROL), snapshot.edge)
-        yield route_components_pb2.Route(name=f"rest:{path}", match=match, route=action, tracing=sampling(0.0))
+        route = route_components_pb2.Route(name=f"rest:{path}", match=match, route=action)
+        yield from _twice(route, snapshot.sample_ratio)
         yield _refusal(_rest(path), "HTTP_METHOD_NOT_ALLOWED", {"allowed": method}, {"allow": method})
     services = [descriptor.full_name for descriptor in typed_services()]
     for rpc in (*services, OPEN_INFERENCE):

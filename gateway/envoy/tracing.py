@@ -17,7 +17,7 @@ from gateway.envoy.wire import packed
 
 SERVICE_NAME = "headrace-gateway"
 MODEL_HEADER = "x-headrace-model"
-_MILLION = 1_000_000
+_TEN_THOUSAND = 10_000
 
 
 def tracer() -> http_connection_manager_pb2.HttpConnectionManager.Tracing:
@@ -46,8 +46,9 @@ def tracer() -> http_connection_manager_pb2.HttpConnectionManager.Tracing:
 
 def sampling(ratio: float) -> route_components_pb2.Tracing:
     """Return a route's tracing: `ratio` (0..1) of its calls start a trace."""
+    # Envoy draws a number below 10,000 from the request id: out of a million, every share above 1 % would be all.
     share = percent_pb2.FractionalPercent(
-        numerator=round(ratio * _MILLION), denominator=percent_pb2.FractionalPercent.MILLION
+        numerator=round(ratio * _TEN_THOUSAND), denominator=percent_pb2.FractionalPercent.TEN_THOUSAND
     )
     whole = percent_pb2.FractionalPercent(numerator=100)
     none = percent_pb2.FractionalPercent(numerator=0)

@@ -78,4 +78,4 @@ async def test_the_root_span_names_model_and_status(mesh: Mesh) -> None:
 async def test_rest_calls_are_traced_too(mesh: Mesh) -> None:
     headers = {"traceparent": f"00-{'cd' * 16}-{PARENT}-01"}
     await http(mesh.port, "POST", "/v1/vision:classify", b"{}", **headers)
-    assert (await root_span(mesh, "cd" * 16)).name == "/v1/vision:classify"
+    assert (await root_span(mesh, "cd" * 16)).name == "/headrace.vision.v1.VisionService/Classify"
