@@ -64,7 +64,10 @@ class EngineLoadError(Exception):
 
 
 class Engine(Protocol):
-    """One loaded model on one device. Not thread-safe: only its worker thread calls it."""
+    """One loaded model on one device. Not thread-safe: only its worker calls it, from one thread.
+
+    An engine that may also be called from another thread, one call at a time, has an attribute `any_thread = True`.
+    """
 
     @property
     def signature(self) -> Signature:

@@ -1,7 +1,7 @@
 """One queue in front of the engines of one model: the asyncio shell around `scheduler.plan`.
 
 A work's way: `submit` admits it and puts it in the line -> `_pump` gives every idle engine what the plan takes ->
-the engine's worker thread runs it -> `_finished` refills the engine, then answers the members or splits a failed batch.
+the engine's worker runs it -> `_finished` refills the engine, then answers the members or splits a failed batch.
 """
 
 import asyncio
@@ -80,7 +80,8 @@ class Batcher:
         self._costs = CostCurve()
         self._limits = limits if signature.batchable else replace(limits, max_rows=1, max_tokens=None)
         self._on_batch = on_batch
-        self._workers = [EngineWorker(engine, f"engine-{index}") for index, engine in enumerate(engines)]
+        rows = self._limits.max_rows
+        self._workers = [EngineWorker(engine, f"engine-{index}", rows) for index, engine in enumerate(engines)]
         self._idle: deque[EngineWorker] = deque()
         self._line = WaitingLine()
         self._retries: deque[list[Ticket]] = deque()
@@ -221,11 +222,15 @@ class Batcher:
         self._running[worker] = tickets
         self._batches += 1
         batch_id, rows = self._batches, sum([ticket.rows for ticket in tickets])
+        inputs = [ticket.work.inputs for ticket in tickets]
 
         def finished(ran: Ran) -> None:
             self._finished(worker, tickets, BatchTiming(batch_id, rows, len(tickets), 0.0, ran.started, ran.ended), ran)
 
-        worker.run([ticket.work.inputs for ticket in tickets], rows, finished)
+        if worker.quick:
+            finished(worker.run_here(inputs, rows))
+        else:
+            worker.run(inputs, rows, finished)
 
     def _finished(self, worker: EngineWorker, tickets: list[Ticket], timing: BatchTiming, ran: Ran) -> None:
         self._running.pop(worker, None)
@@ -234,7 +239,8 @@ class Batcher:
             self._settle_failure(tickets, ran.error, final=ran.died)
         if not ran.died:
             self._idle.append(worker)
-            self._pump()
+            if not worker.quick:  # A quick one is in the midst of _pump.
+                self._pump()
         elif not self._running and not self._idle:
             self._refuse(EnginesLost(f"every engine thread has died, the last one of {ran.error}"))
         if ran.error is None:

@@ -37,6 +37,8 @@ class OnnxEngine:
     output's first dimension: where the names leave open whether it is the inputs' first, a run on zeros decides.
     """
 
+    any_thread = True
+
     def __init__(self, path: Path, threads: int = 1) -> None:
         if not path.is_file():
             raise EngineLoadError(f"{path}: there is no such file; put the model there, or pull it again")

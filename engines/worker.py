@@ -2,18 +2,25 @@
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import Final
 
 import numpy as np
 
 from engines.base import Array, Engine, EngineError, Tensors
-from engines.signatures import check_outputs
+from engines.signatures import check_outputs, zeros
 
 logger = logging.getLogger(__name__)
+
+_QUICK_SECONDS: Final = 50e-6
+_TIMED_RUNS: Final = 5
+_SLOW_SECONDS: Final = 1e-3
+_SLOW_RUNS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +42,18 @@ class _Job:
 
 
 class EngineWorker:
-    """Runs batches on `engine`, one at a time, and calls back on the event loop that called `start`.
+    """Runs batches of up to `max_rows` rows on `engine`, one at a time, for the event loop that called `start`.
 
-    Inputs are joined here, in the thread; results are split by the receiver, outside it.
+    Inputs are joined here, in the thread; results are split by the receiver, outside it. `quick`: even the largest
+    batch takes the engine less time than the hand-over to a thread and back would take the processor, and the engine
+    may be called from any thread; then `run_here` is the way.
     """
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, max_rows: int) -> None:
         self._engine = engine
+        self._max_rows = max_rows
+        self.quick = False
+        self._slow_runs = 0
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
@@ -56,6 +68,17 @@ class EngineWorker:
     def run(self, members: Sequence[Tensors], rows: int, done: Callable[[Ran], None]) -> None:
         """Hand over a batch of `rows` rows in all; `done` is called once on the loop, whatever happens."""
         self._jobs.put(_Job(members, rows, done))
+
+    def run_here(self, members: Sequence[Tensors], rows: int) -> Ran:
+        """Run a batch at once, in the calling thread, while none is handed over. Only while `quick`."""
+        ran = self._compute(members, rows)
+        # Runs that prove slow after all would hold up the loop; a single one may be the system's doing.
+        self._slow_runs = self._slow_runs + 1 if ran.ended - ran.started > _SLOW_SECONDS else 0
+        if self._slow_runs >= _SLOW_RUNS:
+            self.quick = False
+        if ran.died:
+            self._jobs.put(None)
+        return ran
 
     async def close(self, grace: float) -> bool:
         """Close the engine after the current run; False when that takes longer than `grace` seconds.
@@ -76,9 +99,9 @@ class EngineWorker:
 
     def _serve(self) -> None:
         try:
-            if self._warm_up():
+            if self._warmed_up():
                 while (job := self._jobs.get()) is not None:
-                    ran = self._compute(job)
+                    ran = self._compute(job.members, job.rows)
                     self._post(job.done, ran)
                     if ran.died:
                         return
@@ -87,14 +110,32 @@ class EngineWorker:
             self._close_engine()
             self._post(self._stopped.set)
 
-    def _warm_up(self) -> bool:
+    def _warmed_up(self) -> bool:
         try:
             self._engine.warm_up()
+            self.quick = self._is_quick()
         except BaseException as error:  # noqa: BLE001 - the thread ends here; whoever awaits the start gets the reason.
             self._post(self._fail_start, error if isinstance(error, EngineError) else _unexpected(error))
             return False
         self._post(self._pass_start)
         return True
+
+    def _is_quick(self) -> bool:
+        signature = self._engine.signature
+        sizes = [size for spec in signature.inputs for size in spec.shape[1 if signature.batchable else 0 :]]
+        if not getattr(self._engine, "any_thread", False) or not all(isinstance(size, int) for size in sizes):
+            return False
+        return all(self._seconds(rows) < _QUICK_SECONDS for rows in (1, self._max_rows))
+
+    def _seconds(self, rows: int) -> float:
+        """Return the best time of a few runs of zeros."""
+        batch = zeros(self._engine.signature, rows)
+        best = math.inf
+        for _ in range(_TIMED_RUNS):
+            started = time.perf_counter()
+            self._engine.run(batch)
+            best = min(best, time.perf_counter() - started)
+        return best
 
     def _pass_start(self) -> None:
         if not self._warm.done():
@@ -104,11 +145,11 @@ class EngineWorker:
         if not self._warm.done():
             self._warm.set_exception(error)
 
-    def _compute(self, job: _Job) -> Ran:
+    def _compute(self, members: Sequence[Tensors], rows: int) -> Ran:
         started = time.monotonic()
         try:
-            outputs = self._engine.run(_joined(job.members))
-            check_outputs(self._engine.signature, outputs, job.rows)
+            outputs = self._engine.run(_joined(members))
+            check_outputs(self._engine.signature, outputs, rows)
         except EngineError as error:
             return Ran(started, time.monotonic(), error=error)
         except Exception as error:  # noqa: BLE001 - an engine is foreign code: whatever it raises fails this batch only.
