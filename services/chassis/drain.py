@@ -30,6 +30,11 @@ class Gate:
         if self._empty is not None and self.active == 0:
             self._empty.set()
 
+    @property
+    def waiting_streams(self) -> int:
+        """Streams that take more requests."""
+        return len(self._interrupts)
+
     def on_close(self, interrupt: Callable[[], None]) -> None:
         """Call `interrupt` once when the gate closes."""
         self._interrupts.add(interrupt)

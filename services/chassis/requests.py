@@ -38,6 +38,7 @@ class Requests:
         finally:
             self._reader = None
         if raw is grpc.aio.EOF:
+            self.close()  # A caller who has said everything is not interrupted.
             raise StopAsyncIteration
         return self._parse(raw)
 

@@ -99,8 +99,7 @@ class _Rpc:
         self._limits = policy.limits
 
     def _open(self, context: Context) -> Call:
-        """Count the call in, read its headers and begin its trace."""
-        self.gate.active += 1
+        """Read the call's headers, begin its trace and count it in."""
         call = Call(self._method, observer=self._telemetry.computed, item_timeout=self._limits.default_deadline)
         metadata = context.invocation_metadata()
         if metadata:
@@ -108,6 +107,7 @@ class _Rpc:
             traceparent = headers.get("traceparent")
             if isinstance(traceparent, str):
                 call.trace = self._telemetry.begin(self._method, traceparent)
+        self.gate.active += 1
         return call
 
     def parse(self, raw: bytes) -> Message:

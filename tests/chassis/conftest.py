@@ -14,7 +14,7 @@ import pytest
 
 from headrace.inference import open_inference_pb2 as pb
 from services.chassis import rpc
-from services.chassis.call import Call
+from services.chassis.call import Call, Receipt
 from services.chassis.server import Options, Process, Service
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -29,6 +29,8 @@ class Servicer:
         self.calls: list[Call] = []
         self.entered = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     async def ready(self, request: Any, call: Call) -> Any:
         return pb.ModelReadyResponse(ready=True)
@@ -49,7 +51,10 @@ class Servicer:
         async for request in requests:
             if request.id == "fail":
                 raise ValueError("secret words")
+            if request.id == "receipt":
+                call.receipt = Receipt("double", "1", 1.0, 1.0, 1.0, 1, 0.0)
             yield pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(id=request.id))
+        await self.go_on.wait()
         yield pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(id="last"))
 
 

@@ -188,6 +188,23 @@ async def test_a_stream_answers_and_ends(serve, tools):
         assert call.item_deadline() == pytest.approx(time.monotonic() + 30, abs=1)
 
 
+async def test_the_receipt_of_a_stream_comes_as_trailers(serve, tools):
+    async with serve() as running:
+        stream = running.stream()
+        await stream.write(tools.pb.ModelInferRequest(id="receipt"))
+        await stream.done_writing()
+        assert [answer.infer_response.id async for answer in stream] == ["receipt", "last"]
+        assert dict(await stream.trailing_metadata())["headrace-model"] == "double@1"
+
+
+async def test_a_stream_has_the_deadline_of_its_caller(serve, tools):
+    async with serve() as running:
+        stream = running.channel().stream_stream(f"{tools.path}/ModelStreamInfer")(timeout=0.05)
+        error = await refused(stream.read())
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await tools.poll(lambda: running.process.gate.active == 0)
+
+
 async def test_a_failing_stream_carries_details(serve, tools):
     async with serve() as running:
         stream = running.stream()

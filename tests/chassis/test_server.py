@@ -77,6 +77,22 @@ async def test_draining_finishes_what_a_stream_has_sent(serve, tools):
         await asyncio.wait_for(running.run, 5)
 
 
+async def test_draining_leaves_a_stream_alone_that_has_said_everything(serve, tools):
+    async with serve() as running:
+        running.servicer.go_on.clear()
+        stream = running.stream()
+        await stream.write(tools.pb.ModelInferRequest(id="a"))
+        await stream.done_writing()
+        assert (await stream.read()).infer_response.id == "a"
+        await tools.poll(lambda: not running.process.gate.waiting_streams)
+        running.process.stop()
+        await tools.poll(lambda: running.process.gate.closed)
+        running.servicer.go_on.set()
+        assert (await stream.read()).infer_response.id == "last"
+        assert await stream.read() is grpc.aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK
+
+
 async def test_grace_has_an_end(serve, tools):
     async with serve(grace=0.1) as running:
         running.servicer.answer = lambda request, call: asyncio.sleep(60)
