@@ -86,6 +86,12 @@ class Control:
         self._ads = AdsServer()
         self._metrics = Metrics()
         self._health = health.Health([open_inference.SERVICE.full_name, *self._rpc_services()])
+        self._reachable = False
+        self._health.set(ENVOY_PROCESS, well=False)
+
+    def ready(self) -> bool:
+        """Say whether every service answers, and through Envoy too."""
+        return self.state.ready() and self._reachable
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -124,7 +130,7 @@ class Control:
         server = grpc.aio.server(options=options)
         limits = rpc.Limits(gateway.default_deadline_seconds, gateway.max_deadline_seconds, limit)
         policy = rpc.Policy(limits, telemetry=Telemetry(CONTROL_PROCESS, self._metrics))
-        mesh_wide = open_inference.MeshOpenInference(self.state, self._channels)
+        mesh_wide = open_inference.MeshOpenInference(self.state, self._channels, self.ready)
         private = control_pb2.DESCRIPTOR.services_by_name["ControlService"]
         public = [*self._typed_services(), open_inference.SERVICE, health.SERVICE]
         server.add_generic_rpc_handlers(
@@ -190,9 +196,10 @@ class Control:
         """The status file says what `headrace up` waits for."""
         written = None
         while True:
+            await self._look_through_envoy()
             ads = self._ads.status()
             status = MeshStatus(
-                ready=self.state.ready() and ads.settled and not ads.rejections,
+                ready=self.ready() and ads.settled and not ads.rejections,
                 configured=ads.settled,
                 rejected="; ".join(ads.rejections),
                 services=self.state.statuses(),
@@ -204,6 +211,21 @@ class Control:
                     _log.error("Envoy refused its configuration and keeps the last good one: %s", status.rejected)
                 written = status
             await asyncio.sleep(_STATUS_SECONDS)
+
+    async def _look_through_envoy(self) -> None:
+        """Note when Envoy's own health checks have found the services that serve: only then callers reach them."""
+        reachable = self.state.ready() and (self._reachable or await self._envoy_reaches_all())
+        if reachable != self._reachable:
+            self._reachable = reachable
+            self._health.set(ENVOY_PROCESS, well=reachable)
+
+    async def _envoy_reaches_all(self) -> bool:
+        try:
+            page = await fetch(admin_address(self._run_dir), "/stats?filter=^cluster\\..*\\.membership_healthy$")
+        except HttpError:
+            return True  # no Envoy, and so nobody who would come through it
+        healthy = dict(line.split(": ", 1) for line in page.body.decode().splitlines() if ": " in line)
+        return all(healthy.get(f"cluster.{node.name}.membership_healthy", "0") != "0" for node in self.state.nodes)
 
     async def _follow_rate(self) -> None:
         """The request rate at the edge decides how much of it is sampled."""

@@ -4,7 +4,7 @@
 # ruff: noqa: N802, ARG002
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -21,11 +21,15 @@ SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 class MeshOpenInference:
-    """The servicer. A model that is known here has a route of its own, so what asks for one came before its route."""
+    """The servicer; `ready` says whether the whole mesh is.
 
-    def __init__(self, state: MeshState, channels: Channels) -> None:
+    A model that is known here has a route of its own, so what asks for one came before its route.
+    """
+
+    def __init__(self, state: MeshState, channels: Channels, ready: Callable[[], bool]) -> None:
         self._state = state
         self._channels = channels
+        self._ready = ready
         try:
             self._version = metadata.version("headrace-mesh")
         except metadata.PackageNotFoundError:
@@ -37,7 +41,7 @@ class MeshOpenInference:
 
     async def ServerReady(self, request: Any, call: Call) -> Any:
         """Say whether every service of the mesh answers."""
-        return pb.ServerReadyResponse(ready=self._state.ready())
+        return pb.ServerReadyResponse(ready=self._ready())
 
     async def ServerMetadata(self, request: Any, call: Call) -> Any:
         """Return name, version, and the extensions that all services have."""

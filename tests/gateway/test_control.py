@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the names of rpcs are the protocol's
 import asyncio
 import contextlib
 import tempfile
@@ -11,15 +12,15 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from headrace.control.v1 import control_pb2, control_pb2_grpc
-from headrace.inference import open_inference_pb2 as pb
-from headrace.inference import open_inference_pb2_grpc as pb_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collector
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from gateway import runfile
 from gateway.control import Control
 from gateway.plain_http import fetch
+from headrace.control.v1 import control_pb2, control_pb2_grpc
+from headrace.inference import open_inference_pb2 as pb
+from headrace.inference import open_inference_pb2_grpc as pb_grpc
 from services.chassis import health, rpc
 from services.chassis.settings import Settings
 
@@ -106,7 +107,7 @@ async def test_follows_a_service_through_life_and_death(
     assert (await inference.ServerLive(pb.ServerLiveRequest())).live
     assert not (await inference.ServerReady(pb.ServerReadyRequest())).ready
     async with service(f"unix:{run_dir}/vision-0.sock", Models("double")) as vision:
-        await until(control.state.ready)
+        await until(control.ready)
         assert (await inference.ServerReady(pb.ServerReadyRequest())).ready
         assert list((await inference.ServerMetadata(pb.ServerMetadataRequest())).extensions) == [
             "parameters",
@@ -116,20 +117,20 @@ async def test_follows_a_service_through_life_and_death(
         vision.set("models", well=False)
         await until(lambda: not control.state.ready())
         vision.set("models", well=True)
-        await until(control.state.ready)
+        await until(control.ready)
     await until(lambda: not control.state.ready())
     answer = await checks.Check(health_pb2.HealthCheckRequest(service=VISION))
     assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
     # A model whose service is away stays in the routes: its callers hear UNAVAILABLE, not NOT_FOUND.
     assert control._snapshot().models == {"double": "vision"}
     async with service(f"unix:{run_dir}/vision-0.sock", Models("double", "triple")):
-        await until(lambda: control.state.ready() and "triple" in control.state.models())
+        await until(lambda: control.ready() and "triple" in control.state.models())
 
 
 async def test_a_restarted_control_process_remembers_the_models(run_dir: Path) -> None:
     first = Control(Settings(), run_dir)
     async with first.serving(), service(f"unix:{run_dir}/vision-0.sock", Models("double")):
-        await until(first.state.ready)
+        await until(first.ready)
         await until(lambda: "double" in str(runfile.read_status(run_dir)))
     second = Control(Settings(), run_dir)
     assert second._snapshot().models == {"double": "vision"}
@@ -141,7 +142,7 @@ async def test_the_repository_index_is_merged_and_filtered(
 ) -> None:
     inference = pb_grpc.GRPCInferenceServiceStub(channel)
     async with service(f"unix:{run_dir}/vision-0.sock", Models("b", "a")):
-        await until(control.state.ready)
+        await until(control.ready)
         index = await inference.RepositoryIndex(pb.RepositoryIndexRequest(ready=True))
         assert [(model.name, model.state) for model in index.models] == [("a", "READY"), ("b", "READY")]
         statistics = await inference.ModelStatistics(pb.ModelStatisticsRequest())
@@ -156,7 +157,7 @@ async def test_an_unknown_model_is_not_found_and_the_known_are_named(
 ) -> None:
     inference = pb_grpc.GRPCInferenceServiceStub(channel)
     async with service(f"unix:{run_dir}/vision-0.sock", Models("double")):
-        await until(control.state.ready)
+        await until(control.ready)
         for call in (
             inference.ModelInfer(pb.ModelInferRequest(model_name="dubble")),
             inference.ModelReady(pb.ModelReadyRequest(name="dubble")),
@@ -176,7 +177,7 @@ async def test_a_stream_answers_each_item_wherever_its_model_is(
     control: Control, channel: grpc.aio.Channel, run_dir: Path
 ) -> None:
     async with service(f"unix:{run_dir}/vision-0.sock", Models("double")):
-        await until(control.state.ready)
+        await until(control.ready)
         requests = [pb.ModelInferRequest(id=str(n), model_name=name) for n, name in enumerate(["nope", "double", ""])]
         stream = pb_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests))
         answers = {answer.infer_response.id: answer async for answer in stream}
