@@ -1,11 +1,15 @@
 """`headrace serve`: run one process of a mesh. The supervisor starts these; `serve vision` also runs alone."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.failure import one_line
+
+if TYPE_CHECKING:
+    from services.chassis.server import Options
+    from services.chassis.settings import Settings
 
 #: Where a service listens that runs alone.
 _ALONE = "127.0.0.1:9001"
@@ -53,7 +57,7 @@ def control(config: Config = None, run_dir: RunDir = None) -> None:
         run(Settings.load(config), run_dir)
 
 
-def _options(settings: Any, service: str, listen: str, run_dir: Path | None, name: str) -> Any:
+def _options(settings: "Settings", service: str, listen: str, run_dir: Path | None, name: str) -> "Options":
     """What the settings say about a process of `service`, as the chassis takes it."""
     from services.chassis.rpc import Limits
     from services.chassis.server import Options
