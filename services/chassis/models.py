@@ -163,6 +163,8 @@ class ModelHost:
             outcome = await batcher.submit(work)
         except BatcherError as error:
             model.stats.fail.add(time.monotonic() - started)
+            if isinstance(error, EnginesLost) and model.state == "READY":
+                self._give_up(model, "its engines have stopped; the service must be restarted")
             raise _translated(error, model, work, started) from error
         model.stats.answered(outcome)
         return outcome
@@ -222,7 +224,11 @@ class ModelHost:
                 watch(report)
 
         batcher = Batcher(parts.engines, entry.manifest.limits, ran)
-        await batcher.start()
+        try:
+            await batcher.start()
+        except asyncio.CancelledError:
+            await batcher.close()
+            raise
         model.signature, model.labels, model.engines = parts.signature, parts.labels, len(parts.engines)
         model.backend, model.folder, model.batcher = parts.backend, entry.folder, batcher
         model.codec = TensorCodec(parts.signature)
@@ -270,7 +276,7 @@ def _translated(error: BatcherError, model: LoadedModel, work: Work, started: fl
         case ItemFailed():
             return errors.engine_failed(model.name)
         case EnginesLost():
-            return errors.model_unavailable(model.name, "its engines have stopped; the service must be restarted")
+            return errors.model_unavailable(model.name, model.reason)
         case BatcherClosed():
             return errors.draining()
         case _:

@@ -1,10 +1,14 @@
 import asyncio
+from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
 
-from engines.repository import Repository
+from engines.base import TensorSpec
+from engines.fake import FakeEngine, FakeOptions
+from engines.repository import LoadedEngines, Repository
 from engines.strict_toml import ConfigError
 from engines.work import Work
 from services.chassis.errors import ServiceError
@@ -87,3 +91,42 @@ async def test_errors_of_the_batcher_become_the_callers(tmp_path):
     closed = await refused(one.infer(model, work))
     assert (closed.code, closed.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     await asyncio.gather(*running, return_exceptions=True)
+
+
+class DyingEngine(FakeEngine):
+    def run(self, batch):
+        if batch["x"].max() > 1:
+            raise SystemExit("the driver is gone")
+        return super().run(batch)
+
+
+class DyingEntry:
+    """An entry whose engine takes its thread along."""
+
+    name, folder, versions, error = "dying", Path(), (1,), None
+
+    def __init__(self, models):
+        tiny_models.add_slow(models, 0.0)
+        (entry,) = Repository(models).scan()
+        self.manifest = entry.manifest
+
+    def load(self, version, cores):
+        engine = DyingEngine(FakeOptions(inputs=(TensorSpec("x", "FP32", ("rows", 4)),)))
+        return LoadedEngines(1, engine.signature, (engine,), "fake", "", ())
+
+
+async def test_a_model_whose_engines_have_died_says_so(tmp_path):
+    entry = DyingEntry(tmp_path)
+    one = ModelHost(SimpleNamespace(path=tmp_path, scan=lambda: [entry]), HostOptions("vision"))
+    await one.start()
+    await one.loaded()
+    model = one.resolve("dying", "tensor")
+    assert (await one.infer(model, Work({"x": np.ones((1, 4), np.float32)}, 1))).rows == 1
+    await refused(one.infer(model, Work({"x": np.full((1, 4), 2, np.float32)}, 1)))
+    lost = await refused(one.infer(model, Work({"x": np.ones((1, 4), np.float32)}, 1)))
+    assert (lost.code, lost.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_UNAVAILABLE")
+    assert "engines have stopped" in lost.message
+    with pytest.raises(ServiceError, match="engines have stopped"):
+        one.resolve("dying", "tensor")
+    assert not one.ready
+    await one.close()

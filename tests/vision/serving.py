@@ -32,9 +32,9 @@ async def serving(
     settings = Settings.load(flags={**defaults, **(flags or {})}, environ={})
     telemetry = Telemetry("vision", Metrics())
     parts = compose(settings, telemetry, mesh)
-    policy = rpc.Policy(telemetry=telemetry)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
     for service in parts.services:
+        policy = rpc.Policy(telemetry=telemetry, receipt_headers=service.receipt_headers)
         server.add_generic_rpc_handlers((rpc.handlers(service.descriptor, service.servicer, policy),))
     server.add_generic_rpc_handlers((rpc.UnknownMethods(),))
     port = server.add_insecure_port("127.0.0.1:0")
