@@ -74,6 +74,7 @@ class Call:
     timer: asyncio.TimerHandle | None = None
     expired: bool = False
     status: str = "OK"
+    reason: str = ""
 
     def time_remaining(self) -> float:
         """Seconds until the deadline; negative when it has passed."""

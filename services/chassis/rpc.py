@@ -138,7 +138,7 @@ class _Rpc:
             if call.task is not None:
                 call.task.uncancel()
         declared = self._declared(call, error)
-        call.status = declared.code.name
+        call.status, call.reason = declared.code.name, declared.reason
         self._telemetry.metrics.refused(declared.metadata.get("model", ""), declared.reason)
         await context.abort(declared.code, declared.message, declared.trailers())
 
@@ -150,7 +150,7 @@ class _Rpc:
         call.task = call.timer = None
         self._telemetry.metrics.call_ended(self._method, call.status, time.monotonic() - call.started)
         if call.trace is not None:
-            self._telemetry.end(call.trace, call.status, call.receipt)
+            self._telemetry.end(call)
 
     def _expire_at_deadline(self, call: Call, remaining: float) -> None:
         """Cancel the handler when its deadline passes: nobody else does for a caller that does not watch the clock."""

@@ -98,6 +98,8 @@ class Process:
 
     async def run(self, services: Sequence[Service], host: Host) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises StartError, or what `host.start` raises."""
+        if self.options.run_dir is not None and not self.options.run_dir.is_dir():
+            raise StartError(f"there is no folder {self.options.run_dir} to say in that {self.options.name} serves")
         server = self._build(services)
         async with contextlib.AsyncExitStack() as cleanup:
             cleanup.push_async_callback(asyncio.to_thread, self.telemetry.close)

@@ -96,18 +96,20 @@ class Telemetry:
         )
         return CallTrace(self._tracer, span, otel.set_span_in_context(span))
 
-    def end(self, trace: CallTrace, status: str, receipt: Receipt | None) -> None:
-        """The call ended with the code named `status`."""
-        span = trace.span
-        span.set_attribute("rpc.status_code", status)
+    def end(self, call: Call) -> None:
+        """The sampled call ended as its `status`, `reason` and `receipt` say."""
+        span, receipt = call.trace.span, call.receipt
+        span.set_attribute("rpc.status_code", call.status)
         if receipt is not None:
             span.set_attributes(_model(receipt.model, receipt.version))
             span.set_attribute("headrace.queue_ms", round(receipt.queue_ms, 3))
             span.set_attribute("headrace.engine_ms", round(receipt.engine_ms, 3))
             span.set_attribute("headrace.engine_share_ms", round(receipt.engine_share_ms, 3))
             span.set_attribute("headrace.batch.rows", receipt.batch_rows)
-        if status in _SERVER_ERRORS:
-            span.set_attribute("error.type", status)
+        if call.reason:
+            span.set_attribute("headrace.error.reason", call.reason)
+        if call.status in _SERVER_ERRORS:
+            span.set_attribute("error.type", call.status)
             span.set_status(Status(StatusCode.ERROR))
         span.end()
 

@@ -127,6 +127,12 @@ def test_where_nobody_can_listen(address, words):
         check_free(address)
 
 
+async def test_a_run_folder_that_is_not_there_is_one_line(serve, tmp_path):
+    with pytest.raises(StartError, match="there is no folder"):
+        async with serve(run_dir=tmp_path / "no"):
+            pass
+
+
 async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(serve, tools, tmp_path):
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as dead:

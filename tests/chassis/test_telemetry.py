@@ -154,6 +154,8 @@ async def test_errors_mark_the_server_span(serve, tools):
         await flush(running)
         codes = {attributes(span)["rpc.status_code"]: span.status.code for span in receiver.spans}
         assert codes == {"INTERNAL": 2, "INVALID_ARGUMENT": 0}
+        reasons = {attributes(span)["headrace.error.reason"] for span in receiver.spans}
+        assert reasons == {"INTERNAL", "MALFORMED_MESSAGE"}
 
 
 async def test_a_receiver_that_is_gone_costs_one_line(serve, tools, tmp_path, caplog):

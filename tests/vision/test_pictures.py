@@ -70,7 +70,7 @@ async def test_a_sampled_call_has_transform_queue_and_engine_spans(tmp_path):
     call = Call("m", trace=trace, observer=telemetry.computed)
     outcomes = await PictureRunner(host, decoder, 10**6).run(PictureCall(model, call, 2, lambda _: CONTENT))
     call.record(model.name, model.version, outcomes)
-    telemetry.end(trace, "OK", call.receipt)
+    telemetry.end(call)
     telemetry.flush()
     names = [span.name for span in exporter.get_finished_spans()]
     assert names.count("transform") == 2
