@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.inference import open_inference_pb2 as pb
 from headrace.inference import open_inference_pb2_grpc as pb_grpc
@@ -61,7 +62,7 @@ def test_a_call_passes_through_the_whole_mesh_and_leaves_a_trace(mesh: RunningMe
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()
     assert lines[0].startswith(f"trace {trace_id}")
-    labels = [line.split("  ")[0].strip(" │├└─") for line in lines[1:]]
+    labels = [line.lstrip(" │├└─").split("  ")[0] for line in lines[1:]]
     method = "inference.GRPCInferenceService/ModelInfer"
     assert labels[:2] == [method, method]
     assert {"queue", "engine", "batch of 1 row"} <= set(labels)
@@ -124,6 +125,41 @@ def test_calls_go_on_while_the_control_process_is_away(mesh: RunningMesh) -> Non
     os.kill(mesh.pids()["control"], signal.SIGKILL)
     assert double(mesh.gateway) == 3.0
     wait_until(lambda: mesh.command("trace", "--last", "1").returncode == 0, 15, "the control process answers again")
+
+
+def test_a_burst_lowers_what_is_sampled_and_sampled_callers_are_kept(mesh: RunningMesh) -> None:
+    def ratio() -> float:
+        return float(json.loads((mesh.run_dir / "status.json").read_text())["sample_ratio"])
+
+    def burst() -> bool:
+        for _ in range(50):
+            stub.ModelInfer(request, timeout=10)
+        return ratio() < 0.75
+
+    request = pb.ModelInferRequest(model_name="double")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 16]).contents.fp32_contents.extend([1.5] * 16)
+    with grpc.insecure_channel(mesh.gateway) as channel:
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)
+        wait_until(burst, 15, "the gateway samples less")
+    trace_id = os.urandom(16).hex()
+    double(mesh.gateway, f"00-{trace_id}-{'1' * 16}-01")
+    assert mesh.command("trace", trace_id).returncode == 0
+
+
+def test_a_second_signal_does_not_wait_for_an_open_stream(models: Path, tmp_path: Path) -> None:
+    mesh = start_mesh(tmp_path, MeshPlan(models))
+    try:
+        with grpc.insecure_channel(mesh.gateway) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            mesh.supervisor.send_signal(signal.SIGINT)
+            wait_until(lambda: "stopping" in (tmp_path / "up.stderr").read_text(), 5, "it says that it stops")
+            mesh.supervisor.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            mesh.supervisor.wait(10)
+            assert time.monotonic() - started < 2
+    finally:
+        mesh.stop()
 
 
 def test_two_meshes_run_side_by_side_and_sigterm_ends_one(mesh: RunningMesh, models: Path, tmp_path: Path) -> None:
