@@ -1,6 +1,7 @@
 """The door of a process: how many calls are inside, and whether new ones may enter."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from services.chassis import errors
@@ -16,12 +17,14 @@ class Gate:
     def __init__(self) -> None:
         self.active = 0
         self.closed = False
+        self._refused = 0.0
         self._empty: asyncio.Event | None = None
         self._interrupts: set[Callable[[], None]] = set()
 
     def admit(self) -> None:
         """Raise the DRAINING error when the process is shutting down."""
         if self.closed:
+            self._refused = time.monotonic()
             raise errors.draining()
 
     def leave(self) -> None:
@@ -46,6 +49,7 @@ class Gate:
     def close(self) -> None:
         """Refuse new calls from now on. Idempotent."""
         self.closed = True
+        self._refused = time.monotonic()
         interrupts, self._interrupts = self._interrupts, set()
         for interrupt in interrupts:
             interrupt()
@@ -60,3 +64,9 @@ class Gate:
         except TimeoutError:
             return False
         return True
+
+    async def quiet(self, gap: float, within: float) -> None:
+        """Wait until nobody has been refused for `gap` seconds, at most `within` seconds."""
+        ends = time.monotonic() + within
+        while (now := time.monotonic()) < min(self._refused + gap, ends):  # noqa: ASYNC110  # No event: time has to pass.
+            await asyncio.sleep(min(self._refused + gap, ends) - now)

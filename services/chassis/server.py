@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,7 +68,7 @@ class Options:
 
     `listen`: "host:port" (0 = any free port) or "unix:/path". `run_dir`: where `<name>.json` says that the process
     serves; None = nowhere. `otlp_endpoint`: where spans go, "" = nowhere. `grace`: seconds that calls in flight have
-    to end once the process is told to stop.
+    to end once the process is told to stop. `settle`: seconds that what is on its way to or from the process may take.
     """
 
     name: str
@@ -78,6 +77,7 @@ class Options:
     metrics_listen: str = "127.0.0.1:0"
     otlp_endpoint: str = ""
     grace: float = 5.0
+    settle: float = 0.1
     limits: rpc.Limits = field(default_factory=rpc.Limits)
 
 
@@ -189,15 +189,19 @@ class Process:
 
     async def _drain(self, server: grpc.aio.Server) -> None:
         """NOT_SERVING first, then no new calls, then wait for those in flight."""
+        name, grace = self.options.name, self.options.grace
         self.health.drain()
+        # What was sent before anyone could know is not in a handler yet, and is answered all the same.
+        await asyncio.sleep(self.options.settle)
         self.gate.close()
-        _log.info("%s drains %d calls", self.options.name, self.gate.active)
-        ends = time.monotonic() + self.options.grace
-        if not await self.gate.emptied(self.options.grace):
-            _log.warning("%s gives up on %d calls after %g s", self.options.name, self.gate.active, self.options.grace)
+        _log.info("%s drains %d calls", name, self.gate.active)
+        if not await self.gate.emptied(grace):
+            _log.warning("%s gives up on %d calls after %g s", name, self.gate.active, grace)
+        # Once stopped, the server cuts off what still arrives; the gate refuses it with words.
+        await self.gate.quiet(self.options.settle, _STOP_SECONDS)
         self.health.close()
         # The last answers may still be on their way out.
-        await server.stop(max(_STOP_SECONDS, ends - time.monotonic()) if self.gate.active == 0 else 0.0)
+        await server.stop(_STOP_SECONDS if self.gate.active == 0 else 0.0)
 
     @contextlib.asynccontextmanager
     async def _signals(self) -> AsyncIterator[None]:

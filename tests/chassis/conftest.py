@@ -131,7 +131,13 @@ def tools() -> SimpleNamespace:
 def serve(tmp_path: Path) -> Serve:
     @asynccontextmanager
     async def run(limits: rpc.Limits | None = None, **options: Any) -> AsyncIterator[Running]:
-        options = {"name": "test-0", "listen": "127.0.0.1:0", "run_dir": tmp_path, "grace": 3.0} | options
+        options = {
+            "name": "test-0",
+            "listen": "127.0.0.1:0",
+            "run_dir": tmp_path,
+            "grace": 3.0,
+            "settle": 0.01,
+        } | options
         process = Process(Options(limits=limits or rpc.Limits(), **options))
         servicer, host = Servicer(), NoModels()
         task = asyncio.create_task(process.run([Service(SERVICE, servicer)], host))

@@ -64,6 +64,16 @@ async def test_draining_loses_nothing_in_flight(serve, tools):
         await asyncio.wait_for(running.run, 5)
 
 
+async def test_what_is_on_its_way_when_the_drain_begins_is_answered(serve, tools):
+    async with serve(settle=0.5) as running:
+        ready = running.model_ready()
+        await ready(tools.pb.ModelReadyRequest())
+        running.process.stop()
+        answers = await asyncio.gather(*(ready(tools.pb.ModelReadyRequest()) for _ in range(50)))
+        assert len(answers) == 50
+        await asyncio.wait_for(running.run, 5)
+
+
 async def test_draining_finishes_what_a_stream_has_sent(serve, tools):
     async with serve() as running:
         stream = running.stream()

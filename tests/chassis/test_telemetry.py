@@ -56,7 +56,7 @@ def attributes(span):
 
 
 async def flush(running):
-    assert await asyncio.to_thread(running.process.telemetry.flush)
+    assert await asyncio.to_thread(running.process.telemetry.flush, 0.3)
 
 
 async def test_a_sampled_call_leaves_a_tree_and_a_linked_batch(serve, tools, tmp_path):
@@ -163,7 +163,7 @@ async def test_a_receiver_that_is_gone_costs_one_line(serve, tools, tmp_path, ca
         ready = running.model_ready()
         for _ in range(3):
             assert (await ready(tools.pb.ModelReadyRequest(), metadata=SAMPLED)).ready
-            await asyncio.to_thread(running.process.telemetry.flush)
+            await asyncio.to_thread(running.process.telemetry.flush, 0.3)
         started = time.monotonic()
     assert time.monotonic() - started < 5
     lines = [record for record in caplog.records if record.name.startswith("opentelemetry")]
