@@ -48,9 +48,9 @@ def up(
 
 
 def _settings(config: Path | None, listen: str | None) -> Settings:
-    flags = {} if listen is None else {"gateway.listen": listen}
-    settings = Settings.load(config, flags=flags)
-    return Settings.load(config, flags={**flags, "gateway.listen": free_port(settings.gateway.listen)})
+    settings = Settings.load(config, flags={} if listen is None else {"gateway.listen": listen})
+    ports = {"gateway.listen": settings.gateway.listen, "metrics.listen": settings.metrics.listen}
+    return Settings.load(config, flags={key: free_port(address) for key, address in ports.items()})
 
 
 def _pull(settings: Settings, console: Console) -> None:
@@ -79,7 +79,7 @@ def _observer(console: Console, status: Status, settings: Settings, started: flo
         seconds = time.monotonic() - started
         console.print(f"\n[bold green]Headrace is ready[/] after {seconds:.1f} s\n")
         console.print(_summary(mesh, mesh_status, logs))
-        console.print(_suggestions(mesh, mesh_status))
+        console.print(_suggestions(mesh, mesh_status, settings))
         console.print("[dim]Ctrl-C stops everything.[/]")
 
     return Observer(line=lambda text: console.print(text, markup=False), waiting=waiting, ready=ready)
@@ -102,10 +102,12 @@ def _summary(mesh: MeshFile, status: MeshStatus, logs: Path) -> Table:
     return table
 
 
-def _suggestions(mesh: MeshFile, status: MeshStatus) -> str:
+def _suggestions(mesh: MeshFile, status: MeshStatus, settings: Settings) -> str:
     gateway = "" if mesh.gateway == "127.0.0.1:8080" else f" --gateway {mesh.gateway}"
     lines = ["\n[bold]Try[/]"]
-    if any(service.models for service in status.services):
+    vision = settings.services.get("vision")
+    default = "" if vision is None else vision.defaults.get("classify", "")
+    if any(default in service.models for service in status.services):
         lines.append(f"  headrace call vision.classify photo.jpg{gateway}")
     lines += ["  headrace trace", "  headrace top", f"  grpcurl -plaintext {mesh.gateway} list", ""]
     return "\n".join(lines)

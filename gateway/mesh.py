@@ -35,6 +35,7 @@ _GRACE = {ENVOY_PROCESS: 1.5, CONTROL_PROCESS: 1.5}
 _SERVICE_GRACE = 5.5  # a service finishes its own work in flight within 5 s of SIGTERM
 _STOP_LIMIT = 9.5
 _POLL = 0.05
+_ENVOY_LOG = '{"time": "%Y-%m-%dT%T.%e%z", "level": "%l", "process": "envoy", "logger": "%n", "message": "%j"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class _Mesh:
             status = self._status()
             if status.ready:
                 break
+            self._observer.waiting([service.name for service in status.services if not service.ready] or ["Envoy"])
             await asyncio.sleep(_POLL)
         mesh = self._mesh_file()
         runfile.write_json(self._settings.state_dir / runfile.MESH_FILE, mesh)
@@ -201,7 +203,12 @@ class _Mesh:
             ready=ready,
             prepare=prepare,
             grace=_GRACE.get(name, _SERVICE_GRACE),
-            environment={"HEADRACE_GATEWAY_LISTEN": self._settings.gateway.listen, "PYTHONUNBUFFERED": "1"},
+            # What flags or free ports have changed in the file's settings; a restarted process finds the same.
+            environment={
+                "HEADRACE_GATEWAY_LISTEN": self._settings.gateway.listen,
+                "HEADRACE_METRICS_LISTEN": self._settings.metrics.listen,
+                "PYTHONUNBUFFERED": "1",
+            },
         )
 
     def _control(self) -> ChildSpec:
@@ -217,7 +224,7 @@ class _Mesh:
             str(self._envoy),
             *("--config-path", str(self._run_dir / BOOTSTRAP_FILE)),
             *("--concurrency", str(self._settings.gateway.concurrency)),
-            *("--log-level", "warning"),
+            *("--log-level", "warning", "--log-format", _ENVOY_LOG),
             # Two meshes on one machine must not share hot-restart memory.
             "--disable-hot-restart",
             *("--drain-time-s", str(int(_DRAIN_SECONDS))),

@@ -33,11 +33,16 @@ def check_port_free(listen: str) -> None:
 
 
 def free_port(listen: str) -> str:
-    """Return `listen` with port 0 replaced by a port that is free now."""
+    """Return `listen` with port 0 replaced by a port that is free now; raise CannotStartError when there is none."""
     host, port = split_address(listen)
     if port:
         return listen
-    family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.bind(address)
-        return f"{listen.rpartition(':')[0]}:{probe.getsockname()[1]}"
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+            return f"{listen.rpartition(':')[0]}:{probe.getsockname()[1]}"
+    except OSError as error:
+        raise CannotStartError(
+            f"cannot listen on {listen}: {error.strerror}; name an address of this machine"
+        ) from None

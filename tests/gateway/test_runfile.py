@@ -65,3 +65,5 @@ def test_ports() -> None:
         check_port_free("192.0.2.1:80")
     with pytest.raises(CannotStartError, match="no address of this machine"):
         check_port_free("no.such.host.invalid:80")
+    with pytest.raises(CannotStartError, match="name an address of this machine"):
+        free_port("192.0.2.1:0")
