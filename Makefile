@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-           --no-emit-package headrace --group build --custom-compile-command "make lock"
+           --no-emit-package headrace --no-emit-package xds-protos --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help up test check gen lock bench clean
@@ -33,8 +33,9 @@ bench: $(VENV)/dev.stamp ## measure the floors: the gateway against the bare ser
 	@$(BIN)/python -m benchmarks.floors
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
-	$(COMPILE) pyproject.toml --output-file requirements.lock
-	$(COMPILE) --group dev --extra tensorrt-rtx pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) --group build pyproject.toml --output-file requirements.lock
+	$(COMPILE) --group build --group dev --extra tensorrt-rtx pyproject.toml --output-file requirements-dev.lock
+	printf 'xds-protos==1.85.0\n' | $(subst --no-emit-package xds-protos,,$(COMPILE)) --no-deps - --output-file requirements-xds.lock
 
 clean: ## remove the environment and every run's state (models and their cache stay)
 	rm -rf $(VENV) .headrace .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -43,15 +44,21 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or later; name one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-# The developers' set is a superset, so an environment that has it serves `up` too.
-$(VENV)/runtime.stamp: requirements.lock pyproject.toml clients/python/pyproject.toml | $(BIN)/python
-	@echo "Installing Headrace into $(VENV) (about a minute, once) ..."
-	$(PIP) install --require-hashes --requirement requirements.lock
+# xds-protos brings older copies of files that opentelemetry-proto and googleapis-common-protos own, so it goes first and
+# they overwrite them. The developers' set is a superset, so an environment that has it serves `up` too.
+define install
+	$(PIP) install --require-hashes --no-deps --requirement requirements-xds.lock
+	$(PIP) install --require-hashes --requirement $(1)
 	$(PIP) install --no-deps --no-build-isolation --editable clients/python --editable .
+endef
+PROJECTS := pyproject.toml clients/python/pyproject.toml requirements-xds.lock
+
+$(VENV)/runtime.stamp: requirements.lock $(PROJECTS) | $(BIN)/python
+	@echo "Installing Headrace into $(VENV) (about a minute, once) ..."
+	$(call install,requirements.lock)
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.lock pyproject.toml clients/python/pyproject.toml | $(BIN)/python
+$(VENV)/dev.stamp: requirements-dev.lock $(PROJECTS) | $(BIN)/python
 	@echo "Installing Headrace and its developers' tools into $(VENV) (about two minutes, once) ..."
-	$(PIP) install --require-hashes --requirement requirements-dev.lock
-	$(PIP) install --no-deps --no-build-isolation --editable clients/python --editable .
+	$(call install,requirements-dev.lock)
 	@touch $@ $(VENV)/runtime.stamp
