@@ -24,7 +24,7 @@ async def echo(socket: str) -> None:
         return request
 
     server = aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(answer)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(answer)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare.Echo", {"Echo": handler}),))
     server.add_insecure_port(f"unix:{socket}")
     await server.start()

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -118,10 +119,10 @@ async def measure_all(options: argparse.Namespace, folder: Path) -> tuple[list[S
         floor = Subject(
             "echo behind bare Envoy", echo, bare.ECHO_METHOD, infer, {"envoy": echo_envoy, "service": echo_pid}
         )
-        direct = Subject("double, service alone", mesh.service, INFER, infer, {"service": mesh.service_pid})
-        through = Subject("double, through gateway", mesh.gateway, INFER, infer, both)
-        alone = Subject("double, one at a time", mesh.gateway, INFER, infer, both)
-        images = Subject("JPEG to top-5, through gateway", mesh.gateway, CLASSIFY, classify, both)
+        direct = Subject("double, service", mesh.service, INFER, infer, {"service": mesh.service_pid})
+        through = Subject("double, gateway", mesh.gateway, INFER, infer, both)
+        alone = Subject("double, gateway, one at a time", mesh.gateway, INFER, infer, both)
+        images = Subject("JPEG to top-5, gateway", mesh.gateway, CLASSIFY, classify, both)
         loops: list[float] = []
         for turn in range(options.rounds + 1):
             progress(turn, options.rounds)
@@ -139,11 +140,9 @@ async def measure_all(options: argparse.Namespace, folder: Path) -> tuple[list[S
     loop_rate = statistics.median(loops)
     share = (cores - images.client_cores) / cores
     floors = [
-        Floor("double: gateway / service alone", through.rate / direct.rate, 0.75),
-        Floor("double: gateway / echo behind bare Envoy", through.rate / floor.rate, 0.50),
-        Floor(
-            "JPEG to top-5: gateway / bare loop on the cores the client leaves", images.rate / (loop_rate * share), 0.85
-        ),
+        Floor("double: gateway / service", through.rate / direct.rate, 0.75),
+        Floor("double: gateway / bare echo, bare Envoy", through.rate / floor.rate, 0.50),
+        Floor("JPEG to top-5: gateway / bare loop", images.rate / (loop_rate * share), 0.85),
         Floor("one at a time, p50", alone.median(lambda result: result.p50_ms), 1.0, at_most=True, unit=" ms"),
     ]
     loop_subject = Subject(f"JPEG to top-5, bare loop, {cores} lanes", "", "", (), {})
@@ -158,18 +157,10 @@ def progress(turn: int, rounds: int) -> None:
 
 def show(subjects: Sequence[Subject], floors: Sequence[Floor], console: Console) -> None:
     """Print both tables."""
-    table = Table(title=f"Medians on {processes.machine()}", title_justify="left")
-    for column in (
-        "workload",
-        "calls/s",
-        "p50 ms",
-        "p99 ms",
-        "Envoy us/call",
-        "service us/call",
-        "control us/call",
-        "client cores",
-    ):
-        table.add_column(column, justify="left" if column == "workload" else "right")
+    table = Table(title=f"Medians on {processes.machine()}", title_justify="left", box=box.SIMPLE)
+    table.add_column("workload", no_wrap=True)
+    for column in ("calls/s", "p50 ms", "p99 ms", "Envoy us", "service us", "control us", "client cores"):
+        table.add_column(column, justify="right")
     for each in subjects:
         cpu = [
             statistics.median(each.cpu[name]) if name in each.cpu else float("nan")
@@ -179,9 +170,11 @@ def show(subjects: Sequence[Subject], floors: Sequence[Floor], console: Console)
         texts = ["-" if math.isnan(figure) else f"{figure:,.{0 if figure >= 100 else 2}f}" for figure in figures]
         table.add_row(each.name, *texts)
     console.print(table)
-    verdicts = Table(title="Floors", title_justify="left")
-    for column in ("ratio", "measured", "floor", ""):
-        verdicts.add_column(column, justify="left" if column == "ratio" else "right")
+    console.print("CPU in us of each process a call; the client's in cores.")
+    verdicts = Table(title="Floors", title_justify="left", box=box.SIMPLE)
+    verdicts.add_column("ratio", no_wrap=True)
+    for column in ("measured", "floor", ""):
+        verdicts.add_column(column, justify="right")
     for floor in floors:
         bound = f"{'<=' if floor.at_most else '>='} {floor.bound:g}{floor.unit}"
         verdict = "[green]held[/]" if floor.held else "[red]missed[/]"
@@ -222,7 +215,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         subjects, floors = asyncio.run(measure_all(options, Path(folder)))
-    show(subjects, floors, Console())
+    show(subjects, floors, Console(width=max(110, Console().width)))
     if options.output:
         record(subjects, floors, options.output)
     return 0 if all(floor.held for floor in floors) else 1

@@ -55,7 +55,7 @@ async def run(spec: LoadSpec) -> LoadResult:
     """Keep `in_flight` calls going for the given time and measure those that end within it."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     channels = [aio.insecure_channel(spec.target, options=options) for _ in range(spec.channels)]
-    calls = [channel.unary_unary(spec.method) for channel in channels]
+    calls: list[aio.UnaryUnaryMultiCallable[bytes, bytes]] = [channel.unary_unary(spec.method) for channel in channels]
     latencies: list[float] = []
     errors: Counter[str] = Counter()
     begin = time.perf_counter() + spec.warm_up

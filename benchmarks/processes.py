@@ -49,7 +49,7 @@ def cpu_seconds(pid: int) -> float:
 async def wait_until_answers(target: str, method: str, request: bytes, patience: float = 60.0) -> None:
     """Call until the first success. Raises TimeoutError after `patience` seconds."""
     async with asyncio.timeout(patience), aio.insecure_channel(target) as channel:
-        call = channel.unary_unary(method)
+        call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         while True:
             try:
                 await call(request)

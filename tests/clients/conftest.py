@@ -8,10 +8,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
-import headrace
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
+import headrace
 from headrace.common.v1 import common_pb2
 from headrace.vision.v1 import vision_pb2, vision_pb2_grpc
 

@@ -2,8 +2,9 @@ import asyncio
 import io
 from pathlib import Path
 
-import headrace
 import pytest
+
+import headrace
 
 
 async def test_classify_answers_typed_results_in_order(mesh, vision, tmp_path: Path) -> None:

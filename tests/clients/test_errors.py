@@ -2,11 +2,12 @@ import pickle
 import socket
 
 import grpc
-import headrace
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
+
+import headrace
 from headrace._errors import ERRORS, from_status
 
 CODES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FieldDescriptor
+from tritonclient.grpc import model_config_pb2, service_pb2
+
 from headrace.common.v1 import common_pb2
 from headrace.inference import open_inference_pb2
 from headrace.nlp.v1 import nlp_pb2
 from headrace.recommendation.v1 import recommendation_pb2
 from headrace.speech.v1 import speech_pb2
 from headrace.vision.v1 import vision_pb2
-from tritonclient.grpc import model_config_pb2, service_pb2
 
 CLIENT = Path(__file__).parents[2] / "clients" / "python"
 DOMAINS = (vision_pb2, speech_pb2, nlp_pb2, recommendation_pb2)
