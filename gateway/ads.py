@@ -212,11 +212,11 @@ class _Stream:
         self.wake = asyncio.Event()
 
     def settled(self) -> bool:
-        """Say whether Envoy subscribed to listeners and routes and has answered the newest of everything."""
-        if LISTENERS not in self._subscriptions:
-            return False
-        expected = [url for url in ORDER if url in self._subscriptions or (url == ROUTES and self._server.part(url)[0])]
-        return all(url in self._subscriptions and not self._pending(url, self._subscriptions[url]) for url in expected)
+        """Say whether Envoy has answered the newest of everything it needs."""
+        needed = {LISTENERS, *self._subscriptions}
+        # Routes are asked for because a listener names them; when it is refused, their answer never comes.
+        (needed.add if self._server.has_listener() else needed.discard)(ROUTES)
+        return all(url in self._subscriptions and not self._pending(url, self._subscriptions[url]) for url in needed)
 
     def hear(self, request: Any) -> None:
         """Take a subscription, an ACK or a NACK."""
@@ -228,15 +228,16 @@ class _Stream:
             return  # about a response that a newer one has replaced
         subscription = known or self._subscriptions.setdefault(url, _Subscription())
         names = frozenset(request.resource_names)
-        answered = subscription.waiting
+        refused = request.HasField("error_detail")
+        # Without the version that was sent it is no answer: Envoy subscribes anew, and wants to be told again.
+        answered = subscription.waiting and (refused or request.version_info == subscription.sent)
         subscription.waiting = False
-        if known is not None and answered:
-            if request.HasField("error_detail"):
-                self._server.rejected(url, subscription.sent, request.error_detail.message)
-                # Envoy still has the last good one; sending that again would say nothing new.
-                subscription.sent = self._server.part(url)[1]
-            else:
-                self._server.accepted(url, subscription.sent)
+        if answered and refused:
+            self._server.rejected(url, subscription.sent, request.error_detail.message.strip())
+            # Envoy still has the last good one; sending that again would say nothing new.
+            subscription.sent = self._server.part(url)[1]
+        elif answered:
+            self._server.accepted(url, subscription.sent)
         if names != subscription.names or not answered:
             subscription.names, subscription.due = names, True
 

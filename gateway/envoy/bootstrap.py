@@ -36,6 +36,10 @@ def bootstrap(snapshot: Snapshot, admin: str, node: str = NODE_ID) -> bootstrap_
     resources.ads_config.api_type = config_source_pb2.ApiConfigSource.GRPC
     resources.ads_config.transport_api_version = config_source_pb2.ApiVersion.V3
     resources.ads_config.grpc_services.append(control_service())
+    # After a restart of the control process Envoy is back on it within a second; by default it may take thirty.
+    back_off = resources.ads_config.grpc_services[0].envoy_grpc.retry_policy.retry_back_off
+    back_off.base_interval.CopyFrom(duration(0.1))
+    back_off.max_interval.CopyFrom(duration(1.0))
     resources.ads_config.set_node_on_first_message_only = True
     resources.lds_config.CopyFrom(over_ads())
     resources.cds_config.CopyFrom(over_ads())

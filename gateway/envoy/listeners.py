@@ -60,6 +60,8 @@ def edge_listener(edge: Edge) -> listener_pb2.Listener:
         name=LISTENER,
         address=socket_address(Address.parse(edge.listen)),
         filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
+        # With it (the default) a second gateway could bind the same port and silently take half of the calls.
+        enable_reuse_port=BoolValue(value=False),
         # HTTP/1.1 bodies are buffered against this, HTTP/2's against the stream window.
         per_connection_buffer_limit_bytes=UInt32Value(value=_rest_limit(edge)),
     )

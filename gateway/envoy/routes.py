@@ -33,6 +33,7 @@ LUA_FILTER = "envoy.filters.http.lua"
 BODY_FILTER = "envoy.filters.http.body_size_limit"
 
 _STREAM_IDLE = 3600.0
+_DEADLINE_LEAD = 0.005
 _SLACK = 5.0  # the deadline fires first, the idle timeout only where there is none
 _GRPC = string_pb2.StringMatcher(prefix="application/grpc")  # gRPC-Web too: routes are chosen before it is translated
 _COMPRESSED = route_components_pb2.HeaderMatcher(
@@ -134,6 +135,8 @@ def _action(lane: _Lane, edge: Edge) -> route_components_pb2.RouteAction:
         # A stream lives as long as its caller's deadline says, for ever without one; a unary call never that long.
         grpc_timeout_header_max=duration(0) if lane.streaming else longest,
         max_stream_duration=duration(0) if lane.streaming else longest,
+        # Just before the service's and the caller's own timers, whose answers have no details.
+        grpc_timeout_header_offset=duration(_DEADLINE_LEAD),
     )
     idle = lane.idle if lane.streaming else edge.max_deadline_seconds + _SLACK
     return route_components_pb2.RouteAction(

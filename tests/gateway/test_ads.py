@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
@@ -13,6 +14,8 @@ from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from gateway.ads import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, AdsServer, Resources
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 
@@ -86,12 +89,12 @@ def names(response: Any) -> list[str]:
     return found
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def ads() -> AdsServer:
     return AdsServer()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def channel(ads: AdsServer) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((ads.handler(),))
@@ -102,8 +105,8 @@ async def channel(ads: AdsServer) -> AsyncIterator[grpc.aio.Channel]:
     await server.stop(0)
 
 
-@pytest.fixture
-def player(channel: grpc.aio.Channel) -> Player:
+@pytest_asyncio.fixture(loop_scope="session")
+async def player(channel: grpc.aio.Channel) -> Player:
     return Player(channel)
 
 
@@ -203,6 +206,24 @@ async def test_a_reconnecting_envoy_gets_everything_again(
     await Player(channel).take_all("a")
 
 
+async def test_routes_of_a_refused_listener_are_sent_again_to_its_successor(ads: AdsServer, player: Player) -> None:
+    await ads.publish(resources("a", listener="bad"))
+    await player.take(CLUSTERS)
+    await player.ask(LISTENERS)
+    listener = await player.hear(LISTENERS)
+    await player.ask(ROUTES, "routes")
+    await player.answer(listener, refused="port in use")
+    routes = await player.hear(ROUTES)  # which Envoy, without a listener that wants them, never answers
+    async with asyncio.timeout(5):
+        assert (await ads.settled()).rejections == ("Listener: port in use",)
+    await ads.publish(resources("a", listener="good"))
+    await player.call.write(
+        discovery_pb2.DiscoveryRequest(type_url=ROUTES, resource_names=["routes"], response_nonce=routes.nonce)
+    )
+    await player.answer(await player.hear(LISTENERS))
+    await player.hear(ROUTES)
+
+
 async def test_unknown_types_are_ignored(ads: AdsServer, player: Player) -> None:
     await ads.publish(resources("a"))
     await player.ask("type.googleapis.com/envoy.service.runtime.v3.Runtime")
@@ -210,6 +231,6 @@ async def test_unknown_types_are_ignored(ads: AdsServer, player: Player) -> None
 
 
 @pytest.mark.parametrize("clusters", [("a", "a"), ("",)])
-def test_names_must_be_unique_and_given(clusters: tuple[str, ...]) -> None:
+async def test_names_must_be_unique_and_given(clusters: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="Cluster: the name"):
         Resources.of(clusters=[cluster_pb2.Cluster(name=name) for name in clusters])

@@ -2,9 +2,7 @@
 """A small mesh for tests: one real Envoy, the real ADS server, and tiny grpc.aio backends on UNIX sockets."""
 
 import asyncio
-import ctypes
 import json
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -378,18 +376,17 @@ def default_snapshot(folder: Path, edge: Edge) -> Snapshot:
     return Snapshot(services, f"unix:{folder}/control.sock", models, sample_ratio=1.0, edge=edge)
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
 async def start_envoy(folder: Path, snapshot: Snapshot, node: str = "test") -> asyncio.subprocess.Process:
-    """Start Envoy with an admin page on `folder`/admin.sock; its log goes to `folder`/envoy.log."""
+    """Start Envoy with an admin page on `folder`/admin.sock; its log goes to `folder`/envoy.log.
+
+    Without a preexec_fn, which would make it a true fork: gRPC's fork handlers then break this process's poller.
+    """
     config = folder / "bootstrap.json"
     config.write_text(bootstrap_json(snapshot, f"unix:{folder}/admin.sock", node))
     with (folder / "envoy.log").open("ab") as log:
         return await asyncio.create_subprocess_exec(
             find_envoy(), "-c", config, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warn",
-            stdout=log, stderr=log, preexec_fn=_die_with_parent,
+            stdout=log, stderr=log,
         )  # fmt: skip
 
 
@@ -402,7 +399,7 @@ async def stop(process: asyncio.subprocess.Process) -> None:
 @asynccontextmanager
 async def running_mesh(folder: Path, edge: Edge | None = None) -> AsyncIterator[Mesh]:
     """Run a mesh of two services (vision with two replicas, speech with one) behind one Envoy."""
-    edge = replace(edge or Edge(), listen="127.0.0.1:0", max_message_bytes=LIMIT)
+    edge = replace(edge or Edge(listen="127.0.0.1:0"), max_message_bytes=LIMIT)
     mesh = Mesh(folder, default_snapshot(folder, edge), AdsServer(), Inference("control"), Spans())
     async with AsyncExitStack() as stack:
         await mesh.start_control()
@@ -412,8 +409,11 @@ async def running_mesh(folder: Path, edge: Edge | None = None) -> AsyncIterator[
         await mesh.ads.publish(render(mesh.snapshot))
         mesh.process = await start_envoy(folder, mesh.snapshot)
         stack.push_async_callback(stop, mesh.process)
-        async with asyncio.timeout(15):
-            status = await mesh.ads.settled()
+        try:
+            async with asyncio.timeout(15):
+                status = await mesh.ads.settled()
+        except TimeoutError:
+            pytest.fail(f"{mesh.ads.status()}\n{(folder / 'envoy.log').read_text()}")
         assert not status.rejections, status.rejections
         mesh.port = await listening_port(mesh)
         mesh.channel = grpc.aio.insecure_channel(mesh.address, options=OPTIONS)
