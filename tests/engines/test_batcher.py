@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from engines.base import Engine, TensorSpec
+from engines.base import Array, Engine, Tensors, TensorSpec
 from engines.batcher import (
     Batcher,
     BatcherClosed,
@@ -345,3 +345,42 @@ async def test_every_work_of_a_random_load_gets_its_own_answer() -> None:
         await asyncio.gather(*(client(number) for number in range(20)))
         await batcher.drain()
         assert (batcher.queued_rows, batcher.running_rows) == (0, 0)
+
+
+class Nimble(FakeEngine):
+    """A fake that may be called from any thread, and says which one did."""
+
+    any_thread = True
+
+    def __init__(self, options: FakeOptions | None = None) -> None:
+        super().__init__(options)
+        self.delay = 0.0
+        self.threads: list[str] = []
+
+    def run(self, batch: Tensors) -> dict[str, Array]:
+        self.threads.append(threading.current_thread().name)
+        if self.delay:
+            time.sleep(self.delay)
+        return {"y": batch["x"] * np.float32(2)}
+
+
+async def test_a_quick_engine_runs_where_the_loop_is_until_it_proves_slow() -> None:
+    engine = Nimble()
+    async with running(engine, max_rows=2) as batcher:
+        engine.threads.clear()
+        outcomes = await asyncio.gather(*(batcher.submit(work(n)) for n in range(9)))
+        assert [firsts(outcome) for outcome in outcomes] == [[2 * n] for n in range(9)]
+        here = threading.current_thread().name
+        assert set(engine.threads) in ({here}, {"engine-0"})  # A machine under load may not see that it is quick.
+        engine.delay = 0.002
+        for number in range(20):
+            assert firsts(await batcher.submit(work(number))) == [2 * number]
+        assert engine.threads[-1] == "engine-0"
+        outcomes = await asyncio.gather(*(batcher.submit(work(n)) for n in range(9)))
+        assert [firsts(outcome) for outcome in outcomes] == [[2 * n] for n in range(9)]
+
+
+async def test_a_long_line_before_a_quick_engine_is_served_without_recursion() -> None:
+    async with running(Nimble(), max_rows=1, max_queue_rows=5000) as batcher:
+        outcomes = await asyncio.gather(*(batcher.submit(work(n)) for n in range(3000)))
+    assert [firsts(outcome) for outcome in outcomes] == [[2 * n] for n in range(3000)]

@@ -157,6 +157,8 @@ def test_a_group_is_served_in_order_of_arrival(waiting: list[Job], budget: Batch
 @given(jobs, budgets)
 @settings(max_examples=100, deadline=None)
 def test_no_engine_idles_beside_work_that_would_fit(waiting: list[Job], budget: BatchLimits) -> None:
+    for number, job in enumerate(waiting):
+        job.number = number
     chosen = plan(waiting, budget, NOW)
     if not chosen.take:
         return
