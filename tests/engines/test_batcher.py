@@ -47,7 +47,7 @@ async def running(
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - no event announces what is polled.
+        while not condition():
             await asyncio.sleep(0.001)
 
 

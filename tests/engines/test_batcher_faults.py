@@ -172,7 +172,7 @@ async def test_a_caller_may_go_while_its_batch_runs(started: Started) -> None:
     gate = threading.Event()
     batcher = await started(FakeEngine(FakeOptions(gate=gate)))
     tasks = [asyncio.create_task(batcher.submit(work(n))) for n in range(3)]
-    while not batcher.running_rows:  # noqa: ASYNC110 - no event announces it.
+    while not batcher.running_rows:
         await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.wait([tasks[1]])
