@@ -117,7 +117,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Running]]
 async def poll(condition: Callable[[], Any], within: float = 5.0) -> Any:
     """Wait until the condition is truthy and return what it said."""
     async with asyncio.timeout(within):
-        while not (found := condition()):  # noqa: ASYNC110  # What is polled is not always in this loop.
+        while not (found := condition()):  # What is polled is not always in this loop.
             await asyncio.sleep(0.005)
         return found
 

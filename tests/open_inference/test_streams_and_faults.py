@@ -52,7 +52,7 @@ async def refused(awaitable, code):
 
 async def until(condition):
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # What is waited for has no event of its own.
+        while not condition():  # What is waited for has no event of its own.
             await asyncio.sleep(0.005)
 
 
