@@ -48,6 +48,11 @@ def service_endpoints(service: ServiceNode) -> endpoint_pb2.ClusterLoadAssignmen
     return None if _needs_dns(service) else load_assignment(service)
 
 
+def has_alternatives(service: ServiceNode) -> bool:
+    """Say whether a call that one replica did not take could go to another; a DNS name may stand for several."""
+    return len(service.endpoints) > 1 or _needs_dns(service)
+
+
 def load_assignment(service: ServiceNode) -> endpoint_pb2.ClusterLoadAssignment:
     """Return the replicas of a service as one locality."""
     endpoints = [

@@ -80,6 +80,23 @@ def test_errors_as_json(reason: str) -> None:
     assert body["message"] == TABLE[reason].gateway
 
 
+def test_only_replicated_services_are_retried() -> None:
+    vision, speech = SNAPSHOT.services
+    alone = replace(vision, endpoints=vision.endpoints[:1])
+    for service, retried in ((vision, True), (alone, False)):
+        table = routes(replace(SNAPSHOT, services=(service, speech))).virtual_hosts[0].routes
+        named = {route.name: route.route.HasField("retry_policy") for route in table}
+        assert (named["vision"], named["model:double"], named["control"]) == (retried, retried, False)
+
+
+def test_the_second_replica_brings_retries() -> None:
+    vision, speech = SNAPSHOT.services
+    assert vision.endpoints[1:]
+    fewer = replace(vision, endpoints=vision.endpoints[:1])
+    before, after = render(SNAPSHOT).by_type, render(replace(SNAPSHOT, services=(fewer, speech))).by_type
+    assert [url for url in before if before[url] != after[url]] == [ENDPOINTS, ROUTES]
+
+
 def test_descriptor_sets_are_complete() -> None:
     for data in (descriptors.typed_descriptor_set(), descriptors.open_inference_descriptor_set()):
         seen: set[str] = set()
