@@ -135,11 +135,11 @@ def _grpc_route(lane: _Lane, edge: Edge) -> route_components_pb2.Route:
 
 
 def _action(lane: _Lane, edge: Edge) -> route_components_pb2.RouteAction:
-    longest = duration(edge.max_deadline_seconds)
     lifetime = route_components_pb2.RouteAction.MaxStreamDuration(
-        # A stream lives as long as its caller's deadline says, for ever without one; a unary call never that long.
-        grpc_timeout_header_max=duration(0) if lane.streaming else longest,
-        max_stream_duration=duration(0) if lane.streaming else longest,
+        # A stream may live as long as its caller's deadline says; a unary call is capped. Without a deadline none is
+        # set here: Envoy would pass it on as the caller's own, and the service could not apply its default.
+        grpc_timeout_header_max=duration(0 if lane.streaming else edge.max_deadline_seconds),
+        max_stream_duration=duration(0),
         # Just before the service's and the caller's own timers, whose answers have no details.
         grpc_timeout_header_offset=duration(_DEADLINE_LEAD),
     )
