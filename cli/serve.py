@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.failure import one_line
+from services.chassis import poller
 
 if TYPE_CHECKING:
     from services.chassis.server import Options
@@ -29,6 +30,7 @@ def vision(
     mesh: Annotated[str, typer.Option(help="Where stream items for models of other services are sent.")] = "",
 ) -> None:
     """Run the vision service."""
+    poller.choose()
     import uvloop
 
     from engines.strict_toml import ConfigError
@@ -46,6 +48,7 @@ def vision(
 @app.command()
 def control(config: Config = None, run_dir: RunDir = None) -> None:
     """Run the control process: Envoy's configuration, traces, and what belongs to the mesh as a whole."""
+    poller.choose()
     from engines.strict_toml import ConfigError
     from gateway.control import run
     from services.chassis.addresses import StartError

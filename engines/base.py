@@ -66,7 +66,8 @@ class EngineLoadError(Exception):
 class Engine(Protocol):
     """One loaded model on one device. Not thread-safe: only its worker calls it, from one thread.
 
-    An engine that may also be called from another thread, one call at a time, has an attribute `any_thread = True`.
+    An engine that may also be called from another thread, one call at a time, has an attribute `any_thread = True`; one
+    whose calling thread does all the computing, `computes_in_caller = True`.
     """
 
     @property

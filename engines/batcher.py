@@ -153,6 +153,11 @@ class Batcher:
         rows = scheduler.chunk_rows(work.rows, tokens, self._limits)
         if rows < work.rows:
             return await self._submit_chunks(work, rows, group, arrived)
+        if self._idle and self._idle[0].quick and not self._busy():
+            ticket = Ticket(work, group, tokens, arrived, self._loop.create_future())
+            ticket.waiting = False
+            self._hand_over([ticket])
+            return await ticket.future
         ticket = self._enqueue(work, group, tokens, arrived)
         try:
             return await ticket.future
@@ -245,7 +250,7 @@ class Batcher:
             self._refuse(EnginesLost(f"every engine thread has died, the last one of {ran.error}"))
         if ran.error is None:
             self._rows += timing.rows
-            self._costs.add(timing.rows, timing.ended - timing.started)
+            self._costs.add(timing.rows, timing.ended - timing.started, ran.cost)
             scatter(tickets, timing, ran.outputs, split_rows=self._batchable)
         self._report(BatchReport(timing, tuple([ticket.work.tag for ticket in tickets]), ran.error))
         self._note_drained()

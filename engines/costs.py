@@ -4,13 +4,13 @@ from typing import Final
 
 _WEIGHT: Final = 0.1
 _RUNS_TO_JUDGE: Final = 8
-_TOLERANCE: Final = 1.08
-_ALWAYS_ALLOWED_ROWS: Final = 4
+_TOLERANCE: Final = 1.05
+_ALWAYS_ALLOWED_ROWS: Final = 2
 _TRY_AGAIN_EVERY: Final = 64
 
 
 class CostCurve:
-    """Seconds per row of an engine's runs, by the power of two that their rows round up to.
+    """What a row has cost an engine, by the power of two that the rows of its run round up to.
 
     On CPUs the activations of a large batch may leave the cache, so that rows cost more in it than in a small one.
     """
@@ -22,11 +22,11 @@ class CostCurve:
         self._runs = 0
         self.row_seconds = 0.0
 
-    def add(self, rows: int, seconds: float) -> None:
-        """Learn of a run of `rows` rows that took `seconds`."""
-        cost = seconds / rows
+    def add(self, rows: int, seconds: float, cost: float) -> None:
+        """Learn of a run of `rows` rows that lasted `seconds` and took `cost` seconds of processor or device."""
         self._runs += 1
-        self.row_seconds += (cost - self.row_seconds) * (_WEIGHT if self._runs > 1 else 1.0)
+        self.row_seconds += (seconds / rows - self.row_seconds) * (_WEIGHT if self._runs > 1 else 1.0)
+        cost /= rows
         size = 1 << (rows - 1).bit_length()
         runs, known = self._by_size.get(size, (0, cost))
         self._by_size[size] = (runs + 1, known + (cost - known) * _WEIGHT)
@@ -37,7 +37,7 @@ class CostCurve:
         Sizes not known well are tried first, the neighbours of the chosen one now and then: an engine's costs change
         with what else the machine does. A few rows are always allowed.
         """
-        if self._runs % 2:
+        if self._runs % 2 and self._runs > _RUNS_TO_JUDGE:
             for size in _sizes(max_rows):
                 if self._by_size.get(size, (0, 0.0))[0] < _RUNS_TO_JUDGE:
                     return size

@@ -50,6 +50,7 @@ class OnnxEngine:
                 f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); pull or export the model again"
             ) from error
         self._path = path
+        self.computes_in_caller = threads == 1
         inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
         outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
         self._signature = Signature(inputs, outputs, batchable=False)

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Final
 
@@ -25,13 +25,17 @@ _SLOW_RUNS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What became of a batch: checked outputs, or an error. Monotonic seconds. `died`: the thread runs no more."""
+    """What became of a batch: checked outputs, or an error. Monotonic seconds. `died`: the thread runs no more.
+
+    `cost`: seconds of processor or device that the run took; it lasted longer where its thread waited for a core.
+    """
 
     started: float
     ended: float
     outputs: dict[str, Array] = field(default_factory=dict)
     error: EngineError | None = None
     died: bool = False
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class EngineWorker:
         try:
             if self._warmed_up():
                 while (job := self._jobs.get()) is not None:
-                    ran = self._compute(job.members, job.rows)
+                    ran = self._measured(job)
                     self._post(job.done, ran)
                     if ran.died:
                         return
@@ -144,6 +148,12 @@ class EngineWorker:
     def _fail_start(self, error: EngineError) -> None:
         if not self._warm.done():
             self._warm.set_exception(error)
+
+    def _measured(self, job: _Job) -> Ran:
+        begun = time.thread_time()
+        ran = self._compute(job.members, job.rows)
+        alone = getattr(self._engine, "computes_in_caller", False)
+        return replace(ran, cost=time.thread_time() - begun if alone else ran.ended - ran.started)
 
     def _compute(self, members: Sequence[Tensors], rows: int) -> Ran:
         started = time.monotonic()
