@@ -57,21 +57,21 @@ class Subject:
     target: str
     method: str
     requests: tuple[bytes, ...]
-    pids: dict[str, int]
+    pids: dict[str, tuple[int, ...]]
     rounds: list[load.LoadResult] = field(default_factory=list)
     cpu: dict[str, list[float]] = field(default_factory=dict)
 
     async def measure(self, in_flight: int, seconds: float, folder: Path) -> None:
         """Add one round."""
-        before = {name: processes.cpu_seconds(pid) for name, pid in self.pids.items()}
+        before = {name: processes.cpu_seconds(*pids) for name, pids in self.pids.items()}
         spec = load.LoadSpec(self.target, self.method, self.requests, in_flight, seconds)
         result = await load.measure(spec, folder)
         if result.errors:
             raise RuntimeError(f"{self.name}: calls failed: {result.errors}")
         # The client's warm-up is served as well; scale by the whole time so that the figure is per call.
         calls = result.rate * (seconds + spec.warm_up)
-        for name, pid in self.pids.items():
-            self.cpu.setdefault(name, []).append(1e6 * (processes.cpu_seconds(pid) - before[name]) / calls)
+        for name, pids in self.pids.items():
+            self.cpu.setdefault(name, []).append(1e6 * (processes.cpu_seconds(*pids) - before[name]) / calls)
         self.rounds.append(result)
 
     def median(self, read: Callable[[load.LoadResult], float]) -> float:
@@ -115,11 +115,11 @@ async def measure_all(options: argparse.Namespace, folder: Path) -> tuple[list[S
     ):
         await processes.wait_until_answers(echo, bare.ECHO_METHOD, b"")
         await processes.wait_until_answers(mesh.gateway, CLASSIFY, classify[0])
-        both = {"envoy": mesh.envoy_pid, "service": mesh.service_pid, "control": mesh.control_pid}
+        both = {"envoy": (mesh.envoy_pid,), "service": mesh.service_pids, "control": (mesh.control_pid,)}
         floor = Subject(
-            "echo behind bare Envoy", echo, bare.ECHO_METHOD, infer, {"envoy": echo_envoy, "service": echo_pid}
+            "echo behind bare Envoy", echo, bare.ECHO_METHOD, infer, {"envoy": (echo_envoy,), "service": (echo_pid,)}
         )
-        direct = Subject("double, service", mesh.service, INFER, infer, {"service": mesh.service_pid})
+        direct = Subject("double, service", mesh.service, INFER, infer, {"service": mesh.service_pids})
         through = Subject("double, gateway", mesh.gateway, INFER, infer, both)
         alone = Subject("double, gateway, one at a time", mesh.gateway, INFER, infer, both)
         images = Subject("JPEG to top-5, gateway", mesh.gateway, CLASSIFY, classify, both)

@@ -23,12 +23,12 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """A running mesh: the gateway's address, the vision service's own socket, and the pids whose CPU time is read."""
+    """A running mesh: the gateway's address, the first vision replica's own socket, the pids whose CPU time is read."""
 
     gateway: str
     service: str
     envoy_pid: int
-    service_pid: int
+    service_pids: tuple[int, ...]
     control_pid: int
 
 
@@ -40,8 +40,12 @@ def free_port() -> int:
         return port
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system CPU seconds that process `pid` has used."""
+def cpu_seconds(*pids: int) -> float:
+    """User and system CPU seconds that these processes have used."""
+    return sum(map(_cpu_seconds, pids))
+
+
+def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
@@ -105,9 +109,10 @@ async def mesh(folder: Path, models: Path) -> AsyncIterator[Mesh]:
         await wait_until_answers(gateway, "/inference.GRPCInferenceService/ServerReady", b"")
         state = json.loads((folder / ".headrace" / "mesh.json").read_text(encoding="utf-8"))
         run_dir = Path(state["run_dir"])
-        service = json.loads((run_dir / "vision-0.json").read_text(encoding="utf-8"))
+        replicas = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run_dir.glob("vision-*.json"))]
         control = json.loads((run_dir / "control.json").read_text(encoding="utf-8"))
-        yield Mesh(gateway, service["listen"], envoy_pid(state["pid"]), service["pid"], control["pid"])
+        pids = tuple(replica["pid"] for replica in replicas)
+        yield Mesh(gateway, replicas[0]["listen"], envoy_pid(state["pid"]), pids, control["pid"])
 
 
 def envoy_pid(supervisor: int) -> int:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: Where a service listens that runs alone.
 _ALONE = "127.0.0.1:9001"
 
+#: Seconds between saying NOT_SERVING and refusing calls; the gateway checks health every half second.
+_ALONE_NOTICE, _MESH_NOTICE = 0.1, 1.2
+
 app = typer.Typer(help="Run one process of a mesh.", no_args_is_help=True)
 
 Config = Annotated[Path | None, typer.Option("--config", help="headrace.toml; default: the one in this folder.")]
@@ -72,5 +75,6 @@ def _options(settings: "Settings", service: str, listen: str, run_dir: Path | No
         listen=listen or (section.address(0) if section is not None else "") or _ALONE,
         run_dir=run_dir,
         otlp_endpoint=spans,
+        notice=_ALONE_NOTICE if run_dir is None else _MESH_NOTICE,
         limits=Limits(gateway.default_deadline_seconds, gateway.max_deadline_seconds, gateway.max_message_bytes),
     )

@@ -14,7 +14,7 @@ from gateway.envoy.wire import duration, extension, over_ads, packed, socket_add
 from gateway.topology import CONTROL, Address, ServiceNode
 
 _CONNECT_TIMEOUT = 1.0
-_HEALTH_INTERVAL = 1.0
+_HEALTH_INTERVAL = 0.5  # a replica that drains takes calls for longer than two of them
 _HEALTH_INTERVAL_DOWN = 0.25  # a replica that came back is used again within this time
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -74,8 +74,12 @@ def _cluster(name: str, max_in_flight: int) -> cluster_pb2.Cluster:
         name=name,
         connect_timeout=duration(_CONNECT_TIMEOUT),
         circuit_breakers=circuit_breaker_pb2.CircuitBreakers(thresholds=[thresholds]),
-        # 0: never send calls to replicas known to be bad, the caller gets UNAVAILABLE at once instead.
-        common_lb_config=cluster_pb2.Cluster.CommonLbConfig(healthy_panic_threshold=percent_pb2.Percent(value=0)),
+        common_lb_config=cluster_pb2.Cluster.CommonLbConfig(
+            # Never send calls to replicas known to be bad, the caller gets UNAVAILABLE at once instead.
+            healthy_panic_threshold=percent_pb2.Percent(value=0),
+            # By default the workers hear of changed health up to a second late.
+            update_merge_window=duration(0),
+        ),
         upstream_connection_options=cluster_pb2.UpstreamConnectionOptions(
             tcp_keepalive=address_pb2.TcpKeepalive(
                 keepalive_probes=UInt32Value(value=3),
@@ -85,12 +89,9 @@ def _cluster(name: str, max_in_flight: int) -> cluster_pb2.Cluster:
         ),
     )
     policy = cluster.load_balancing_policy.policies.add()
-    # A full scan of a handful of replicas is exact; two random choices often compare a replica with itself.
+    # Two random choices, not a full scan: that would offer a retry the same dead, hence idle, replica again and again.
     policy.typed_extension_config.CopyFrom(
-        extension(
-            "envoy.load_balancing_policies.least_request",
-            least_request_pb2.LeastRequest(selection_method=least_request_pb2.LeastRequest.FULL_SCAN),
-        )
+        extension("envoy.load_balancing_policies.least_request", least_request_pb2.LeastRequest())
     )
     cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(_http2(max_in_flight)))
     return cluster

@@ -160,7 +160,8 @@ def _retries() -> route_components_pb2.RetryPolicy:
     policy = route_components_pb2.RetryPolicy(
         retry_on="connect-failure,refused-stream",
         num_retries=UInt32Value(value=2),
-        host_selection_retry_max_attempts=3,
+        # Each draws anew; that a dead replica, which is always the idlest, is drawn every time becomes unlikely.
+        host_selection_retry_max_attempts=30,
     )
     predicate = policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
     predicate.typed_config.CopyFrom(packed(previous_hosts_pb2.PreviousHostsPredicate()))

@@ -31,6 +31,8 @@ _MODELS: Final = "models"
 _CORE_LIMIT_FACTOR: Final = 4
 #: Clients may ping this often; gRPC's own default calls 5 minutes "too many pings" and hangs up.
 _MIN_PING_INTERVAL_MS: Final = 5_000
+#: A picture arrives in one go; with 64 KiB, the default, its sender waits for window updates several times.
+_STREAM_WINDOW_BYTES: Final = 1 << 20
 _STOP_SECONDS: Final = 1.0
 
 
@@ -69,6 +71,7 @@ class Options:
     `listen`: "host:port" (0 = any free port) or "unix:/path". `run_dir`: where `<name>.json` says that the process
     serves; None = nowhere. `otlp_endpoint`: where spans go, "" = nowhere. `grace`: seconds that calls in flight have
     to end once the process is told to stop. `settle`: seconds that what is on its way to or from the process may take.
+    `notice`: seconds for which it takes calls after it has said NOT_SERVING, so that a gateway turns to others first.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Options:
     otlp_endpoint: str = ""
     grace: float = 5.0
     settle: float = 0.1
+    notice: float = 0.1
     limits: rpc.Limits = field(default_factory=rpc.Limits)
 
 
@@ -124,6 +128,7 @@ class Process:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.lookahead_bytes", _STREAM_WINDOW_BYTES),
             ]
         )
         descriptors = [service.descriptor for service in services]
@@ -191,8 +196,8 @@ class Process:
         """NOT_SERVING first, then no new calls, then wait for those in flight."""
         name, grace = self.options.name, self.options.grace
         self.health.drain()
-        # What was sent before anyone could know is not in a handler yet, and is answered all the same.
-        await asyncio.sleep(self.options.settle)
+        # What is sent before anyone can know is answered all the same.
+        await asyncio.sleep(self.options.notice)
         self.gate.close()
         _log.info("%s drains %d calls", name, self.gate.active)
         if not await self.gate.emptied(grace):
