@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc import aio
@@ -108,11 +109,15 @@ async def mesh(folder: Path, models: Path) -> AsyncIterator[Mesh]:
         gateway = f"127.0.0.1:{port}"
         await wait_until_answers(gateway, "/inference.GRPCInferenceService/ServerReady", b"")
         state = json.loads((folder / ".headrace" / "mesh.json").read_text(encoding="utf-8"))
-        run_dir = Path(state["run_dir"])
-        replicas = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run_dir.glob("vision-*.json"))]
-        control = json.loads((run_dir / "control.json").read_text(encoding="utf-8"))
+        replicas = running(Path(state["run_dir"]), "vision-*")
         pids = tuple(replica["pid"] for replica in replicas)
-        yield Mesh(gateway, replicas[0]["listen"], envoy_pid(state["pid"]), pids, control["pid"])
+        control = running(Path(state["run_dir"]), "control")[0]["pid"]
+        yield Mesh(gateway, replicas[0]["listen"], envoy_pid(state["pid"]), pids, control)
+
+
+def running(run_dir: Path, pattern: str) -> list[dict[str, Any]]:
+    """What the processes of that name say of themselves: pid, listen."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run_dir.glob(f"{pattern}.json"))]
 
 
 def envoy_pid(supervisor: int) -> int:
