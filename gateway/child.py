@@ -1,9 +1,9 @@
 """One supervised process: started so that it cannot outlive its parent, restarted when it dies, stopped politely."""
 
 import asyncio
-import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_LAUNCHER = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +54,18 @@ class StartError(Exception):
 
 def spawn(spec: ChildSpec) -> subprocess.Popen[bytes]:
     """Start the process in a group of its own (a terminal's Ctrl-C reaches only the supervisor), output to its log."""
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-
+    if shutil.which(spec.command[0]) is None:
+        raise StartError(f"{spec.name}: cannot run {spec.command[0]}: there is no such program")
+    launcher = (sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()))
     with spec.log.open("ab") as log:
-        try:
-            return subprocess.Popen(
-                spec.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **spec.environment},
-                start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  # the supervisor starts processes from its only thread
-            )
-        except OSError as error:
-            raise StartError(f"{spec.name}: cannot run {spec.command[0]}: {error.strerror}") from error
+        return subprocess.Popen(
+            (*launcher, *spec.command),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **spec.environment},
+            start_new_session=True,
+        )
 
 
 async def wait_for(process: subprocess.Popen[bytes]) -> int:

@@ -164,7 +164,7 @@ async def test_what_never_served_ends_the_start_with_its_last_words(harness: Har
 async def test_a_missing_program_is_named(harness: Harness) -> None:
     spec = ChildSpec("envoy", ("/nowhere/envoy",), harness.folder / "envoy.log", ready=never)
     harness.supervisor.start([spec])
-    with pytest.raises(StartError, match="envoy: cannot run /nowhere/envoy: No such file"):
+    with pytest.raises(StartError, match="envoy: cannot run /nowhere/envoy: there is no such program"):
         await harness.supervisor.ready(["envoy"])
 
 

@@ -166,14 +166,15 @@ async def test_plain_health_page(mesh: Mesh) -> None:
 
 
 async def test_calls_spread_over_replicas(mesh: Mesh) -> None:
-    calls = [mesh.vision().Classify(vision_pb2.ClassifyRequest(model="wait")) for _ in range(8)]
+    calls = [mesh.vision().Classify(vision_pb2.ClassifyRequest(model="wait")) for _ in range(24)]
     before = {name: mesh.backends[name].calls for name in ("vision-0", "vision-1")}
     tasks = [asyncio.ensure_future(call) for call in calls]
     await until(lambda: all(mesh.backends[name].calls > before[name] for name in before))
     for name in before:
         mesh.backends[name].gate.set()
     labels = [label(answer) for answer in await asyncio.gather(*tasks)]
-    assert sorted(labels) == ["vision-0"] * 4 + ["vision-1"] * 4
+    # Two random choices each time: nearly even, never one-sided.
+    assert min(labels.count(name) for name in before) >= 4
 
 
 async def run_tool(*arguments: str) -> str:
