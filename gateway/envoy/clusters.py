@@ -14,6 +14,8 @@ from gateway.envoy.wire import duration, extension, over_ads, packed, socket_add
 from gateway.topology import CONTROL, Address, ServiceNode
 
 _CONNECT_TIMEOUT = 1.0
+# Far above one for each worker and replica: a call that finds no connection and may open none would wait, not fail.
+_MAX_CONNECTIONS = UInt32Value(value=4096)
 _HEALTH_INTERVAL = 0.5  # a replica that drains takes calls for longer than two of them
 _HEALTH_INTERVAL_DOWN = 0.25  # a replica that came back is used again within this time
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -68,7 +70,7 @@ def load_assignment(service: ServiceNode) -> endpoint_pb2.ClusterLoadAssignment:
 def _cluster(name: str, max_in_flight: int) -> cluster_pb2.Cluster:
     limit = UInt32Value(value=max_in_flight)
     thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds(
-        max_connections=limit, max_pending_requests=limit, max_requests=limit, max_retries=limit
+        max_connections=_MAX_CONNECTIONS, max_pending_requests=limit, max_requests=limit, max_retries=limit
     )
     cluster = cluster_pb2.Cluster(
         name=name,
