@@ -100,6 +100,9 @@ def _http2(edge: Edge) -> protocol_pb2.Http2ProtocolOptions:
     window = _rest_limit(edge)  # the first message is buffered whole to read its model, so it must fit the window
     return protocol_pb2.Http2ProtocolOptions(
         max_concurrent_streams=UInt32Value(value=1024),
+        # Under a storm of cancelled and expired calls the default codec fails now and then with an internal error and
+        # hangs up, which ends every other call of the connection too (DECISIONS.md).
+        use_oghttp2_codec=BoolValue(value=True),
         initial_stream_window_size=UInt32Value(value=window),
         initial_connection_window_size=UInt32Value(value=min(window * 2, (1 << 31) - 1)),
         connection_keepalive=protocol_pb2.KeepaliveSettings(interval=duration(30), timeout=duration(10)),

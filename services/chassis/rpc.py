@@ -130,7 +130,11 @@ class _Rpc:
         return errors.internal(trace_id)
 
     async def _fail(self, call: Call, context: Context, error: BaseException) -> None:
-        """End the call with `error`: a cancelled caller hears nothing, any other gets status and details."""
+        """End the call with `error`: a caller who has gone hears nothing, any other gets status and details."""
+        if isinstance(error, grpc.aio.InternalError):
+            # gRPC core could not send: the caller went while the answer was made.
+            call.status = "CANCELLED"
+            raise asyncio.CancelledError from None
         if isinstance(error, asyncio.CancelledError):
             if not call.expired:
                 call.status = "CANCELLED"
@@ -140,7 +144,10 @@ class _Rpc:
         declared = self._declared(call, error)
         call.status, call.reason = declared.code.name, declared.reason
         self._telemetry.metrics.refused(declared.metadata.get("model", ""), declared.reason)
-        await context.abort(declared.code, declared.message, declared.trailers())
+        try:
+            await context.abort(declared.code, declared.message, declared.trailers())
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None
 
     def _close(self, call: Call) -> None:
         """Count the call out and write down how long it took and how it ended."""
