@@ -107,12 +107,20 @@ async def mesh(folder: Path, models: Path) -> AsyncIterator[Mesh]:
     command = (sys.executable, "-m", "cli.main", "up", "--config", str(configuration))
     async with child(*command):
         gateway = f"127.0.0.1:{port}"
-        await wait_until_answers(gateway, "/inference.GRPCInferenceService/ServerReady", b"")
-        state = json.loads((folder / ".headrace" / "mesh.json").read_text(encoding="utf-8"))
+        state = await written(folder / ".headrace" / "mesh.json")
         replicas = running(Path(state["run_dir"]), "vision-*")
         pids = tuple(replica["pid"] for replica in replicas)
         control = running(Path(state["run_dir"]), "control")[0]["pid"]
         yield Mesh(gateway, replicas[0]["listen"], envoy_pid(state["pid"]), pids, control)
+
+
+async def written(path: Path, patience: float = 60.0) -> dict[str, Any]:
+    """The JSON document that another process will put there whole: the mesh's, once it is ready."""
+    async with asyncio.timeout(patience):
+        while not path.exists():  # noqa: ASYNC110, ASYNC240  # Another process writes it; a look costs microseconds.
+            await asyncio.sleep(0.05)
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))  # noqa: ASYNC240  # As above.
+    return document
 
 
 def running(run_dir: Path, pattern: str) -> list[dict[str, Any]]:

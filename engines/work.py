@@ -6,6 +6,9 @@ BatcherError
 ├── ItemFailed          the engine failed on this very work; `__cause__` is the EngineError
 └── BatcherClosed       the batcher takes no more work
     └── EnginesLost     every engine thread of the batcher has died
+
+The values are not frozen, for a frozen dataclass takes four times as long to make, and each request makes several;
+nobody writes to them all the same.
 """
 
 import math
@@ -42,7 +45,7 @@ class EnginesLost(BatcherClosed):
     """Every engine thread of the batcher has died."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """One request for one model.
 
@@ -57,7 +60,7 @@ class Work:
     tag: object = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchTiming:
     """One engine run: `members` works of `rows` rows in all; `started` and `ended` in monotonic seconds.
 
@@ -72,7 +75,7 @@ class BatchTiming:
     ended: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """The answer to a work of `rows` rows that arrived at the monotonic instant `queued`.
 
@@ -85,7 +88,7 @@ class Outcome:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchReport:
     """What one engine run was: the tags of its works in order, and the error when it failed."""
 

@@ -23,7 +23,7 @@ _SLOW_SECONDS: Final = 1e-3
 _SLOW_RUNS: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ran:
     """What became of a batch: checked outputs, or an error. Monotonic seconds. `died`: the thread runs no more.
 
@@ -38,7 +38,7 @@ class Ran:
     cost: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
     members: Sequence[Tensors]
     rows: int

@@ -63,10 +63,13 @@ class _Lane:
     compressed: bool = False
     idle: float = _STREAM_IDLE
 
+#: Set by Envoy itself, read by no service; in Python each header of a call costs about a microsecond.
+_UNREAD_HEADERS = ("x-forwarded-proto", "x-envoy-external-address", "x-request-id")
+
 
 def route_configuration(snapshot: Snapshot) -> route_pb2.RouteConfiguration:
     """Return the route table of the snapshot."""
-    host = route_components_pb2.VirtualHost(name="mesh", domains=["*"])
+    host = route_components_pb2.VirtualHost(name="mesh", domains=["*"], request_headers_to_remove=_UNREAD_HEADERS)
     host.typed_per_filter_config[CORS_FILTER].CopyFrom(packed(_cors(snapshot.edge)))
     host.routes.append(_preflight())
     replicated = {service.name for service in snapshot.services if has_alternatives(service)}

@@ -10,7 +10,7 @@ from typing import Any
 from engines.work import BatchTiming, Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Receipt:
     """What a call cost and where its time went; measured once, shown as metadata, span attributes and metrics.
 

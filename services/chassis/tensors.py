@@ -56,7 +56,7 @@ class _Input:
         return cls(spec, itemsize, math.prod(fixed), plain)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestTensors:
     """The checked inputs of one request; `rows` is 1 when the model is not batchable. The arrays are read-only."""
 
