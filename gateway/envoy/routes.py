@@ -63,6 +63,7 @@ class _Lane:
     compressed: bool = False
     idle: float = _STREAM_IDLE
 
+
 #: Set by Envoy itself, read by no service; in Python each header of a call costs about a microsecond.
 _UNREAD_HEADERS = ("x-forwarded-proto", "x-envoy-external-address", "x-request-id")
 
