@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import grpc
 from grpc import aio
 
 from benchmarks.bare import envoy_configuration
+from gateway.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -31,14 +31,6 @@ class Mesh:
     envoy_pid: int
     service_pids: tuple[int, ...]
     control_pid: int
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def cpu_seconds(*pids: int) -> float:
@@ -84,29 +76,28 @@ async def child(*command: str, quiet: bool = True) -> AsyncIterator[asyncio.subp
 @contextlib.asynccontextmanager
 async def bare_echo(folder: Path) -> AsyncIterator[tuple[str, int, int]]:
     """The bare echo behind a bare Envoy: (target, Envoy's pid, the echo's pid)."""
-    echo_socket, port = folder / "echo.sock", free_port()
+    echo_socket, target = folder / "echo.sock", free_port("127.0.0.1:0")
     configuration = folder / "bare-envoy.json"
-    configuration.write_text(envoy_configuration(port, str(echo_socket)), encoding="utf-8")
+    configuration.write_text(envoy_configuration(int(target.rpartition(":")[2]), str(echo_socket)), encoding="utf-8")
     envoy = shutil.which("envoy", path=str(Path(sys.executable).parent)) or "envoy"
     flags = ("--concurrency", "1", "--use-dynamic-base-id", "--log-level", "off")
     async with (
         child(sys.executable, "-m", "benchmarks.bare", str(echo_socket)) as echo,
         child(envoy, "-c", str(configuration), *flags) as proxy,
     ):
-        yield f"127.0.0.1:{port}", proxy.pid, echo.pid
+        yield target, proxy.pid, echo.pid
 
 
 @contextlib.asynccontextmanager
 async def mesh(folder: Path, models: Path) -> AsyncIterator[Mesh]:
     """The default mesh as `headrace up` starts it, on a free port, over the given models."""
-    port = free_port()
+    gateway = free_port("127.0.0.1:0")
     configuration = folder / "headrace.toml"
     text = (ROOT / "headrace.toml").read_text(encoding="utf-8")
-    text = text.replace('"127.0.0.1:8080"', f'"127.0.0.1:{port}"').replace('"models"', json.dumps(str(models)))
+    text = text.replace('"127.0.0.1:8080"', json.dumps(gateway)).replace('"models"', json.dumps(str(models)))
     configuration.write_text(text, encoding="utf-8")
     command = (sys.executable, "-m", "cli.main", "up", "--config", str(configuration))
     async with child(*command):
-        gateway = f"127.0.0.1:{port}"
         state = await written(folder / ".headrace" / "mesh.json")
         replicas = running(Path(state["run_dir"]), "vision-*")
         pids = tuple(replica["pid"] for replica in replicas)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.zoo import registry
-from engines.zoo.artifacts import Artifacts
+from engines.zoo.artifacts import Artifacts, default_cache
 from engines.zoo.pull import pull
 
 ROOT = Path(__file__).parents[1]
@@ -186,6 +186,13 @@ def running_mesh(
         yield mesh
     finally:
         mesh.stop()
+
+
+def zoo_models(directory: Path) -> Path:
+    """Pull every model of the zoo into `directory`, through the user's own cache; return it."""
+    for name in registry.NAMES:
+        pull(registry.recipe(name), directory, Artifacts(default_cache()))
+    return directory
 
 
 def double_model(directory: Path) -> Path:

@@ -9,20 +9,14 @@ import grpc
 import pytest
 from PIL import Image
 
-from engines.zoo import registry
-from engines.zoo.artifacts import Artifacts, default_cache
-from engines.zoo.pull import pull
-from tests.mesh import RunningMesh, running_mesh
+from tests.mesh import RunningMesh, running_mesh, zoo_models
 
 DEFAULTS = {"classify": "efficientnet_lite0", "embed": "efficientnet_lite0"}
 
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("e2e") / "models"
-    for name in registry.NAMES:
-        pull(registry.recipe(name), folder, Artifacts(default_cache()))
-    return folder
+    return zoo_models(tmp_path_factory.mktemp("e2e") / "models")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.child import Backoff, ChildSpec, StartError, last_words
 from gateway.supervisor import Supervisor
+from tests.mesh import alive
 
 SLEEPER = "import time; time.sleep(600)"
 WITH_GRANDCHILD = """
@@ -20,15 +21,6 @@ grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60
 pathlib.Path(sys.argv[1]).write_text(str(grandchild.pid))
 time.sleep(600)
 """
-
-
-def gone(pid: int) -> bool:
-    """No process, or one that only waits to be reaped."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -85,7 +77,7 @@ async def test_starts_reports_ready_and_stops_politely(harness: Harness) -> None
     await harness.supervisor.ready(["a"])
     pid = harness.pid("a")
     await harness.supervisor.stop([["absent"], ["a"]])
-    assert gone(pid)
+    assert not alive(pid)
     assert log.read_text().split() == ["here", "bye"]
     assert harness.lines == []
 
@@ -118,7 +110,7 @@ async def test_a_process_deaf_to_sigterm_is_killed_after_its_grace(harness: Harn
     await harness.supervisor.ready(["a"])
     pid = harness.pid("a")
     await harness.supervisor.stop([["a"]])
-    assert gone(pid)
+    assert not alive(pid)
     assert harness.lines == ["a did not end within 0.1 s; killing it"]
 
 
@@ -174,7 +166,7 @@ async def test_grandchildren_of_a_dead_child_end_too(harness: Harness) -> None:
     await until(lambda: note.exists() and note.read_text() != "")
     grandchild = int(note.read_text())
     os.kill(harness.pid("a"), signal.SIGKILL)
-    await until(lambda: gone(grandchild))
+    await until(lambda: not alive(grandchild))
 
 
 SUPERVISOR = """
@@ -182,6 +174,7 @@ import asyncio, sys
 from pathlib import Path
 from gateway.child import ChildSpec
 from gateway.supervisor import Supervisor
+from tests.mesh import alive
 
 async def at_once(pid): return True
 
@@ -213,9 +206,9 @@ async def test_a_killed_supervisor_leaves_no_process_and_no_run_dir(tmp_path: Pa
         note = tmp_path / "grandchild"
         await until(lambda: note.exists() and note.read_text() != "")
         pids.append(int(note.read_text()))
-        assert not any(gone(pid) for pid in pids)
+        assert all(alive(pid) for pid in pids)
         supervisor.send_signal(number)
-    await until(lambda: all(gone(pid) for pid in pids))
+    await until(lambda: not any(alive(pid) for pid in pids))
     assert not (tmp_path / "run").exists()
 
 

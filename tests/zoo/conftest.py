@@ -2,9 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.zoo import registry
-from engines.zoo.artifacts import Artifacts, default_cache
-from engines.zoo.pull import pull
+from tests.mesh import zoo_models
 from tests.zoo.carriers import Carrier, make_carrier
 
 
@@ -24,7 +22,4 @@ def index(carrier: Carrier, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the zoo's real models, pulled through the user's own cache."""
-    folder = tmp_path_factory.mktemp("zoo") / "models"
-    for name in registry.NAMES:
-        pull(registry.recipe(name), folder, Artifacts(default_cache()))
-    return folder
+    return zoo_models(tmp_path_factory.mktemp("zoo") / "models")
