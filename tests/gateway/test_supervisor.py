@@ -174,7 +174,6 @@ import asyncio, sys
 from pathlib import Path
 from gateway.child import ChildSpec
 from gateway.supervisor import Supervisor
-from tests.mesh import alive
 
 async def at_once(pid): return True
 
