@@ -4,30 +4,41 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from engines import strict_toml
+from engines.sections.base import Positive, Section, Text
+from engines.sections.reading import Reader
+from engines.sections.recommendation import Recommender
+from engines.sections.speech import Recognizer
+from engines.sections.text import TextInput
 from engines.strict_toml import ConfigError
 from engines.work import BatchLimits
 
 FILE_NAME: Final = "model.toml"
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
-Task = Literal["classify", "embed", "tensor"]
+#: "tensor": Open Inference calls only, which every model answers anyway.
+Task = Literal[
+    "classify",
+    "embed",
+    "read_text",
+    "rerank",
+    "recommend",
+    "rank",
+    "similar_items",
+    "recognize",
+    "detect_speech",
+    "tensor",
+]
 Service = Literal["vision", "speech", "nlp", "recommendation"]
 Backend = Literal["auto", "onnxruntime", "tensorrt", "fake"]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
 ]
-Positive = Annotated[int, Field(ge=1)]
-Text = Annotated[str, Field(min_length=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Image(_Section):
+class Image(Section):
     """How pixels become the input: resize the shorter side to size / crop, crop the centre, (x - mean) / scale."""
 
     input: Text
@@ -41,7 +52,7 @@ class Image(_Section):
     color: Literal["RGB", "BGR"] = "RGB"
 
 
-class Classify(_Section):
+class Classify(Section):
     """Which output holds the scores, one a class, and the file that names the classes, one a line."""
 
     output: Text
@@ -49,13 +60,13 @@ class Classify(_Section):
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
 
 
-class Embed(_Section):
+class Embed(Section):
     """Which output holds the embedding."""
 
     output: Text
 
 
-class Batching(_Section):
+class Batching(Section):
     """How large batches and the queue may grow; see BatchLimits."""
 
     max_rows: Positive = 16
@@ -63,14 +74,14 @@ class Batching(_Section):
     max_tokens: Positive | None = None
 
 
-class Instances(_Section):
+class Instances(Section):
     """How many engines serve the model side by side (0: one a core of the service), and the threads of each."""
 
     count: Annotated[int, Field(ge=0, le=256)] = 0
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 
-class Tensor(_Section):
+class Tensor(Section):
     """A tensor that the model's file must have. A dimension is a size, -1 or a name for one that is not fixed."""
 
     name: Text
@@ -78,14 +89,14 @@ class Tensor(_Section):
     shape: tuple[int | str, ...]
 
 
-class TensorList(_Section):
+class TensorList(Section):
     """The tensors that the model's file must have."""
 
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
 
 
-class Fake(_Section):
+class Fake(Section):
     """What the fake engine computes (`factor` times each input) and how it misbehaves; see engines.fake."""
 
     inputs: tuple[Tensor, ...] = (Tensor(name="x", datatype="FP32", shape=(-1, 4)),)
@@ -96,7 +107,7 @@ class Fake(_Section):
     wrong: Literal["", "rows", "missing", "dtype", "shape"] = ""
 
 
-class Manifest(_Section):
+class Manifest(Section):
     """One model: its name is its folder's name, and the name that callers use."""
 
     name: Text
@@ -109,6 +120,10 @@ class Manifest(_Section):
     image: Image | None = None
     classify: Classify | None = None
     embed: Embed | None = None
+    text: TextInput | None = None
+    reader: Reader | None = None
+    recognizer: Recognizer | None = None
+    recommender: Recommender | None = None
     batching: Batching = Batching()
     instances: Instances = Instances()
     tensors: TensorList = TensorList()

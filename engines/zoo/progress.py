@@ -9,7 +9,7 @@ Stage = Literal["wait", "fetch", "convert", "write", "present", "done"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` bytes of `detail` in a stage; both 0 where a stage has no measure."""
+    """`done` of `total` of `detail` in a stage, bytes while fetching; both 0 where a stage has no measure."""
 
     model: str
     stage: Stage

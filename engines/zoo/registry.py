@@ -7,7 +7,10 @@ from typing import Final
 from engines.zoo.errors import ZooError
 from engines.zoo.recipe import Recipe
 
-NAMES: Final = ("double", "efficientnet_lite0")
+NAMES: Final = (
+    "double",
+    "efficientnet_lite0",
+)
 
 
 def recipe(name: str) -> Recipe:

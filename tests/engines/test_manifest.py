@@ -39,7 +39,10 @@ def test_a_whole_manifest(tmp_path: Path) -> None:
     ("text", "line"),
     [
         (HEAD.replace("vision", "vison") + 'tasks = ["tensor"]', "service: is \"vison\", must be 'vision'"),
-        (HEAD + 'tasks = ["clasify"]', "tasks[0]: is \"clasify\", must be 'classify', 'embed' or 'tensor'"),
+        (
+            HEAD + 'tasks = ["clasify"]',
+            "tasks[0]: is \"clasify\", must be 'classify', 'embed', 'read_text', 'rerank', 'recommend', 'rank', 'similar_items', 'recognize', 'detect_speech' or 'tensor'",
+        ),
         (HEAD + "tasks = []", "tasks: tuple should have at least 1 item"),
         (HEAD + 'task = ["tensor"]', "task: unknown key, did you mean 'tasks'?"),
         (HEAD, "tasks: is missing, and is required"),

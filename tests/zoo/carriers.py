@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.zoo.recipe import Fixture, PinnedFile, Recipe, Wheel
+from engines.zoo.recipe import Fixture, PinnedFile, Recipe, Step, Wheel
 
 INNER = "tiny_model/weights.bin"
 
 
-def convert(files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+def convert(files: Mapping[str, bytes], _step: Step) -> Mapping[str, bytes]:
     return {"1/model.onnx": files[INNER][::-1], "model.toml": b'name = "tiny"\n'}
 
 

@@ -187,7 +187,7 @@ def test_a_pull_killed_half_way_leaves_nothing_broken(tmp_path: Path) -> None:
     process = child(
         """
         import signal
-        def build(files):
+        def build(files, step):
             print("converting", flush=True)
             signal.pause()
         carrier = make_carrier(tmp / "wheels", build=build)
