@@ -1,5 +1,7 @@
-"""`headrace serve`: run one process of a mesh. The supervisor starts these; `serve vision` also runs alone."""
+"""`headrace serve`: run one process of a mesh. The supervisor starts these; a service also runs alone."""
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from cli.failure import one_line
 from services.chassis import poller
+from services.chassis.settings import SERVICES
 
 if TYPE_CHECKING:
     from services.chassis.server import Options
@@ -24,28 +27,35 @@ Config = Annotated[Path | None, typer.Option("--config", help="headrace.toml; de
 RunDir = Annotated[Path | None, typer.Option(help="Folder where the process says that it serves.")]
 
 
-@app.command()
-def vision(
-    config: Config = None,
-    listen: Annotated[str, typer.Option(help=f"host:port or unix:/path; default: {_ALONE} or the file's.")] = "",
-    run_dir: RunDir = None,
-    name: Annotated[str, typer.Option(help="The process's name in logs, traces and its run-file.")] = "vision-0",
-    mesh: Annotated[str, typer.Option(help="Where stream items for models of other services are sent.")] = "",
-) -> None:
-    """Run the vision service."""
-    poller.choose()
-    import uvloop
+def _serve(service: str) -> Callable[..., None]:
+    """The command that runs the process of one service."""
 
-    from engines.strict_toml import ConfigError
-    from services.chassis import logs
-    from services.chassis.addresses import StartError
-    from services.chassis.settings import Settings
-    from services.vision.main import run
+    def command(
+        config: Config = None,
+        listen: Annotated[str, typer.Option(help=f"host:port or unix:/path; default: {_ALONE} or the file's.")] = "",
+        run_dir: RunDir = None,
+        name: Annotated[str, typer.Option(help="The process in logs, traces, its run-file.")] = f"{service}-0",
+        mesh: Annotated[str, typer.Option(help="Where stream items for models of other services are sent.")] = "",
+    ) -> None:
+        poller.choose()
+        import uvloop
 
-    with one_line(ConfigError, StartError):
-        settings = Settings.load(config)
-        logs.set_up(settings.logging.level, name)
-        uvloop.run(run(settings, _options(settings, "vision", listen, run_dir, name), mesh))
+        from engines.strict_toml import ConfigError
+        from services.chassis import logs
+        from services.chassis.addresses import StartError
+        from services.chassis.settings import Settings
+
+        with one_line(ConfigError, StartError):
+            settings = Settings.load(config)
+            logs.set_up(settings.logging.level, name)
+            domain = importlib.import_module(f"services.{service}.main")
+            uvloop.run(domain.run(settings, _options(settings, service, listen, run_dir, name), mesh))
+
+    return command
+
+
+for _service in SERVICES:
+    app.command(_service, help=f"Run the {_service} service.")(_serve(_service))
 
 
 @app.command()

@@ -126,14 +126,14 @@ class ModelHost:
         """Every version of every model, in the order of the repository."""
         return [model for versions in self._models.values() for model in versions.values()]
 
-    def resolve(self, model: str, task: str) -> LoadedModel:
-        """The model called "name" or "name@version", "" being the default one for `task`; it is READY.
+    def resolve(self, model: str, task: str, role: str = "") -> LoadedModel:
+        """The model called "name" or "name@version", "" being the default for `role`, else for `task`; it is READY.
 
         Raises ServiceError: NOT_FOUND, UNAVAILABLE (loading or broken), INVALID_ARGUMENT (no default, or not its task).
         """
         found = self._references.get(model)
         if found is None:
-            found = self._default(task) if not model else self._missing(model)
+            found = self._default(task, role) if not model else self._missing(model)
         if found.state != "READY":
             raise errors.model_unavailable(found.name, found.reason or "it is still loading")
         if task != "tensor" and task not in found.tasks:
@@ -241,8 +241,9 @@ class ModelHost:
         model.state, model.reason = "UNAVAILABLE", reason
         logger.error("model %s@%s is not served: %s", model.name, model.version, reason)
 
-    def _default(self, task: str) -> LoadedModel:
-        named = self._options.defaults.get(task)
+    def _default(self, task: str, role: str) -> LoadedModel:
+        defaults = self._options.defaults
+        named = defaults.get(role) or defaults.get(task)
         if named is not None:
             return self._references.get(named) or self._missing(named)
         able = [name for name in self._models if task == "tensor" or task in self._references[name].tasks]

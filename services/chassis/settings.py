@@ -14,7 +14,7 @@ from engines.strict_toml import ConfigError
 from services.chassis.addresses import parse
 
 #: The services that this version has; `headrace serve NAME` runs one.
-SERVICES: Final = ("vision",)
+SERVICES: Final = ("vision", "nlp", "recommendation", "speech")
 
 FILE_NAME: Final = "headrace.toml"
 _PREFIX: Final = "HEADRACE_"
@@ -68,7 +68,11 @@ class ModelsSettings(_Section):
 
 
 class ServiceSettings(_Section):
-    """One service: its processes, its share of the cores, its models and the limits of one call."""
+    """One service: its processes, its share of the cores, its models and the limits of one call.
+
+    `max_items`: images, texts or documents; `max_text_bytes`: one text; `max_candidates`: items to rank;
+    `max_streams`: live speech streams of one process. `defaults`: task or role -> model of calls that name none.
+    """
 
     replicas: int = Field(default=1, ge=0, le=256)
     cores: int = Field(default=2, ge=1, le=1024)
@@ -77,6 +81,10 @@ class ServiceSettings(_Section):
     endpoints: tuple[Address, ...] = ()
     max_items: int = Field(default=1024, ge=1, le=1_000_000)
     max_pixels: int = Field(default=50_000_000, ge=1, le=10**10)
+    max_text_bytes: int = Field(default=1 << 20, ge=1, le=1 << 30)
+    max_audio_seconds: int = Field(default=7200, ge=1, le=1_000_000)
+    max_candidates: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_streams: int = Field(default=64, ge=1, le=100_000)
     defaults: dict[str, str] = Field(default_factory=dict)
 
     def address(self, replica: int) -> str:

@@ -47,4 +47,4 @@ async def serving(
     finally:
         await server.stop(0)
         await parts.host.close()
-        parts.decoder.close()
+        parts.close()
