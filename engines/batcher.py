@@ -19,7 +19,7 @@ from engines.base import Engine, EngineError
 from engines.chunks import join, split
 from engines.costs import CostCurve
 from engines.intake import Intake
-from engines.waiting import Ticket, WaitingLine, fail_all, scatter
+from engines.waiting import Ticket, WaitingLine, fail_all, scatter, sort_out
 from engines.work import (
     BatcherClosed,
     BatcherError,
@@ -28,6 +28,7 @@ from engines.work import (
     BatchReport,
     BatchTiming,
     DeadlineExpired,
+    Deferred,
     EnginesLost,
     ItemFailed,
     Outcome,
@@ -45,6 +46,7 @@ __all__ = [
     "BatcherError",
     "BatcherStats",
     "DeadlineExpired",
+    "Deferred",
     "EnginesLost",
     "ItemFailed",
     "Outcome",
@@ -122,6 +124,14 @@ class Batcher:
             await self._drained.wait()
 
     @property
+    def prepares_inputs(self) -> bool:
+        """Whether inputs had better come deferred: the engine computes on the core that would prepare it.
+
+        Any other engine would stand idle meanwhile; what is for it is better prepared elsewhere.
+        """
+        return all(worker.computes_in_caller for worker in self._workers)
+
+    @property
     def queued_rows(self) -> int:
         """Rows that wait for an engine."""
         return self._line.rows
@@ -138,7 +148,8 @@ class Batcher:
         return BatcherStats(len(self._idle) + len(self._running), self.queued_rows, self.running_rows, *counts)
 
     async def submit(self, work: Work) -> Outcome:
-        """Compute `work`. Raises BatcherError, or ValueError when the inputs are not what the signature says.
+        """Compute `work`. Raises BatcherError, ValueError when the inputs are not what the signature says, or whatever
+        making deferred inputs raises.
 
         A cancelled caller's work never reaches an engine. A work larger than a batch is split and joined again.
         """
@@ -153,7 +164,7 @@ class Batcher:
         rows = scheduler.chunk_rows(work.rows, tokens, self._limits)
         if rows < work.rows:
             return await self._submit_chunks(work, rows, group, arrived)
-        if self._idle and self._idle[0].quick and not self._busy():
+        if self._idle and self._idle[0].quick and not isinstance(work.inputs, Deferred) and not self._busy():
             ticket = Ticket(work, group, tokens, arrived, self._loop.create_future())
             ticket.waiting = False
             self._hand_over([ticket])
@@ -226,33 +237,43 @@ class Batcher:
         worker = self._idle.popleft()
         self._running[worker] = tickets
         self._batches += 1
-        batch_id, rows = self._batches, sum([ticket.rows for ticket in tickets])
-        inputs = [ticket.work.inputs for ticket in tickets]
+        batch_id, works = self._batches, [ticket.work for ticket in tickets]
+        if worker.quick and not any(isinstance(work.inputs, Deferred) for work in works):
+            ran = worker.run_here(works)
+            self._answer(self._release(worker, tickets, ran), batch_id, ran)
+            return
 
         def finished(ran: Ran) -> None:
-            self._finished(worker, tickets, BatchTiming(batch_id, rows, len(tickets), 0.0, ran.started, ran.ended), ran)
+            rest = self._release(worker, tickets, ran)
+            self._pump()
+            self._answer(rest, batch_id, ran)
 
-        if worker.quick:
-            finished(worker.run_here(inputs, rows))
-        else:
-            worker.run(inputs, rows, finished)
+        worker.run(works, finished)
 
-    def _finished(self, worker: EngineWorker, tickets: list[Ticket], timing: BatchTiming, ran: Ran) -> None:
+    def _release(self, worker: EngineWorker, tickets: list[Ticket], ran: Ran) -> list[Ticket]:
+        """Make the engine free for the next batch, settle what failed; return the members that were computed."""
         self._running.pop(worker, None)
+        prepared = ran.prepared
+        if prepared.spans or prepared.failures:
+            tickets = sort_out(tickets, prepared.spans, prepared.failures)
         if ran.error is not None:
             self._failed += 1
             self._settle_failure(tickets, ran.error, final=ran.died)
         if not ran.died:
             self._idle.append(worker)
-            if not worker.quick:  # A quick one is in the midst of _pump.
-                self._pump()
         elif not self._running and not self._idle:
             self._refuse(EnginesLost(f"every engine thread has died, the last one of {ran.error}"))
-        if ran.error is None:
-            self._rows += timing.rows
-            self._costs.add(timing.rows, timing.ended - timing.started, ran.cost)
-            scatter(tickets, timing, ran.outputs, split_rows=self._batchable)
-        self._report(BatchReport(timing, tuple([ticket.work.tag for ticket in tickets]), ran.error))
+        return tickets
+
+    def _answer(self, tickets: list[Ticket], batch_id: int, ran: Ran) -> None:
+        """Give the members of a run their results and tell the observer of it."""
+        if tickets:
+            timing = BatchTiming(batch_id, ran.prepared.rows, len(tickets), 0.0, ran.started, ran.ended)
+            if ran.error is None:
+                self._rows += timing.rows
+                self._costs.add(timing.rows, ran.ended - ran.started + ran.prepared.seconds, ran.cost)
+                scatter(tickets, timing, ran.outputs, split_rows=self._batchable)
+            self._report(BatchReport(timing, tuple([ticket.work.tag for ticket in tickets]), ran.error))
         self._note_drained()
 
     def _settle_failure(self, tickets: list[Ticket], error: EngineError, *, final: bool) -> None:

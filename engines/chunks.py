@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from engines.work import Outcome, Work
+from engines.work import Deferred, Outcome, Work
 
 
 def split(work: Work, rows: int) -> list[Work]:
-    """Cut `work` into works of at most `rows` rows, in order."""
+    """Cut `work` into works of at most `rows` rows, in order. Raises ValueError for deferred inputs."""
+    inputs = work.inputs
+    if isinstance(inputs, Deferred):
+        raise ValueError(f"deferred inputs have at most the {rows} rows of one batch, not {work.rows}")
     return [
         replace(
             work,
-            inputs={name: tensor[start : start + rows] for name, tensor in work.inputs.items()},
+            inputs={name: tensor[start : start + rows] for name, tensor in inputs.items()},
             rows=min(rows, work.rows - start),
         )
         for start in range(0, work.rows, rows)

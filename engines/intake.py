@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 
 from engines.base import Signature
-from engines.work import Work
+from engines.work import Deferred, Work
 
 
 class Intake:
@@ -21,6 +21,8 @@ class Intake:
         Raises ValueError when names, dtypes or rows are not as the signature says; sizes are left to the engine.
         """
         inputs, rows = work.inputs, work.rows
+        if isinstance(inputs, Deferred):
+            return self._describe_deferred(inputs, rows)
         if len(inputs) != len(self._inputs) or rows < 1 or (rows != 1 and not self._batchable):
             names = ", ".join(name for name, _ in self._inputs)
             rule = "at least one row" if self._batchable else "exactly one row"
@@ -34,5 +36,14 @@ class Intake:
             if self._batchable and (not shape or shape[0] != rows):
                 raise ValueError(f"input '{name}' has shape {list(shape)} in a work of {rows} rows")
             group.append(shape[1:])
-        first = group[0] if group else ()
-        return tuple(group), rows * first[0] if first else rows
+        return tuple(group), _tokens(group, rows)
+
+    def _describe_deferred(self, deferred: Deferred, rows: int) -> tuple[Hashable, int]:
+        """Trust the names and shapes, since our own code declares them; what is made differently fails in the run."""
+        group = [deferred.shapes[name][1:] for name, _ in self._inputs]
+        return tuple(group), _tokens(group, rows)
+
+
+def _tokens(group: list[tuple[int, ...]], rows: int) -> int:
+    first = group[0] if group else ()
+    return rows * first[0] if first else rows

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from engines import scheduler
 from engines.base import Array
 from engines.scheduler import Plan
-from engines.work import BatcherError, BatchLimits, BatchTiming, Outcome, Work
+from engines.work import BatcherError, BatchLimits, BatchTiming, Outcome, Span, Work
 
 _SWEEP_ABOVE = 64
 
@@ -15,7 +15,7 @@ _SWEEP_ABOVE = 64
 class Ticket:
     """A work on its way through the batcher, and the future that its caller awaits."""
 
-    __slots__ = ("arrived", "cancelled", "deadline", "future", "group", "rows", "tokens", "waiting", "work")
+    __slots__ = ("arrived", "cancelled", "deadline", "future", "group", "prepared", "rows", "tokens", "waiting", "work")
 
     def __init__(
         self, work: Work, group: Hashable, tokens: int, arrived: float, future: asyncio.Future[Outcome]
@@ -23,6 +23,7 @@ class Ticket:
         self.work, self.group, self.tokens, self.arrived, self.future = work, group, tokens, arrived, future
         self.rows, self.deadline = work.rows, work.deadline
         self.cancelled, self.waiting = False, True
+        self.prepared: Span | None = None
 
     def fail(self, error: BaseException) -> None:
         """Answer the caller with `error`, unless it has an answer or has gone."""
@@ -102,7 +103,7 @@ def scatter(tickets: list[Ticket], timing: BatchTiming, outputs: dict[str, Array
     if len(tickets) == 1 or not split_rows:
         ticket = tickets[0]
         if not ticket.future.done():
-            ticket.future.set_result(Outcome(outputs, ticket.arrived, timing, ticket.rows))
+            ticket.future.set_result(Outcome(outputs, ticket.arrived, timing, ticket.rows, ticket.prepared))
         return
     tensors = list(outputs.items())
     start = 0
@@ -110,8 +111,17 @@ def scatter(tickets: list[Ticket], timing: BatchTiming, outputs: dict[str, Array
         end = start + ticket.rows
         if not ticket.future.done():
             rows = {name: tensor[start:end] for name, tensor in tensors}
-            ticket.future.set_result(Outcome(rows, ticket.arrived, timing, ticket.rows))
+            ticket.future.set_result(Outcome(rows, ticket.arrived, timing, ticket.rows, ticket.prepared))
         start = end
+
+
+def sort_out(tickets: list[Ticket], spans: Mapping[int, Span], failures: Mapping[int, Exception]) -> list[Ticket]:
+    """Note when each was prepared, answer those for which that failed, return the others."""
+    for place, span in spans.items():
+        tickets[place].prepared = span
+    for place, error in failures.items():
+        tickets[place].fail(error)
+    return [ticket for place, ticket in enumerate(tickets) if place not in failures] if failures else tickets
 
 
 def fail_all(tickets: Sequence[Ticket], error: BatcherError) -> None:

@@ -12,9 +12,13 @@ nobody writes to them all the same.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engines.base import Array, EngineError, Tensors
+
+#: When something began and ended, in monotonic seconds.
+Span = tuple[float, float]
 
 
 class BatcherError(Exception):
@@ -46,15 +50,28 @@ class EnginesLost(BatcherClosed):
 
 
 @dataclass(slots=True)
+class Deferred:
+    """Inputs that are yet to be made, of shapes known beforehand.
+
+    `make` is called in an engine's thread right before the run, so that what it makes is still in that core's cache;
+    once more when the batch fails and is halved. What it raises is raised to the work's caller, and fails no other.
+    """
+
+    make: Callable[[], Tensors]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(slots=True)
 class Work:
     """One request for one model.
 
-    `inputs`: every input of the signature, with its dtype. In a batchable model all share axis 0, of `rows` rows;
-    in any other model `rows` is 1 and the tensors are the whole request. `deadline`: absolute `time.monotonic()`
-    seconds. `tag`: opaque, handed back in `BatchReport.tags`.
+    `inputs`: every input of the signature, with its dtype, or how to make them (`Batcher.prepares_inputs` says when
+    that pays). In a batchable model all share axis 0, of `rows` rows; in any other model `rows` is 1 and the tensors
+    are the whole request. `deadline`: absolute `time.monotonic()` seconds. `tag`: opaque, handed back in
+    `BatchReport.tags`.
     """
 
-    inputs: Tensors
+    inputs: Tensors | Deferred
     rows: int
     deadline: float = math.inf
     tag: object = None
@@ -79,13 +96,23 @@ class BatchTiming:
 class Outcome:
     """The answer to a work of `rows` rows that arrived at the monotonic instant `queued`.
 
-    `outputs` may be views of the batch's tensors: read them, do not write to them.
+    `outputs` may be views of the batch's tensors: read them, do not write to them. `prepared`: when the work's
+    inputs were made, if they came deferred.
     """
 
     outputs: dict[str, Array]
     queued: float
     batch: BatchTiming
     rows: int
+    prepared: Span | None = None
+
+    @property
+    def waited(self) -> float:
+        """Return the seconds for which the work was neither prepared nor computed."""
+        waited = self.batch.started - self.queued
+        if self.prepared is not None:
+            waited -= self.prepared[1] - self.prepared[0]
+        return max(waited, 0.0)
 
 
 @dataclass(slots=True)

@@ -6,14 +6,16 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Final
 
 import numpy as np
 
 from engines.base import Array, Engine, EngineError, Tensors
+from engines.preparing import Prepared, prepare
 from engines.signatures import check_outputs, zeros
+from engines.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +29,11 @@ _SLOW_RUNS: Final = 8
 class Ran:
     """What became of a batch: checked outputs, or an error. Monotonic seconds. `died`: the thread runs no more.
 
-    `cost`: seconds of processor or device that the run took; it lasted longer where its thread waited for a core.
+    `prepared`: what was computed, or would have been; nothing when no inputs could be made. `cost`: seconds of
+    processor or device that the run took; it lasted longer where its thread waited for a core.
     """
 
+    prepared: Prepared
     started: float
     ended: float
     outputs: dict[str, Array] = field(default_factory=dict)
@@ -40,23 +44,24 @@ class Ran:
 
 @dataclass(slots=True)
 class _Job:
-    members: Sequence[Tensors]
-    rows: int
+    works: Sequence[Work]
     done: Callable[[Ran], None]
 
 
 class EngineWorker:
     """Runs batches of up to `max_rows` rows on `engine`, one at a time, for the event loop that called `start`.
 
-    Inputs are joined here, in the thread; results are split by the receiver, outside it. `quick`: even the largest
-    batch takes the engine less time than the hand-over to a thread and back would take the processor, and the engine
-    may be called from any thread; then `run_here` is the way.
+    Inputs are made, where deferred, and joined here, in the thread; results are split by the receiver, outside it.
+    `quick`: even the largest batch takes the engine less time than the hand-over to a thread and back would take the
+    processor, and the engine may be called from any thread; then `run_here` is the way. `computes_in_caller`: the
+    engine's own.
     """
 
     def __init__(self, engine: Engine, name: str, max_rows: int) -> None:
         self._engine = engine
         self._max_rows = max_rows
         self.quick = False
+        self.computes_in_caller: bool = getattr(engine, "computes_in_caller", False)
         self._slow_runs = 0
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -69,13 +74,13 @@ class EngineWorker:
         self._thread.start()
         await self._warm
 
-    def run(self, members: Sequence[Tensors], rows: int, done: Callable[[Ran], None]) -> None:
-        """Hand over a batch of `rows` rows in all; `done` is called once on the loop, whatever happens."""
-        self._jobs.put(_Job(members, rows, done))
+    def run(self, works: Sequence[Work], done: Callable[[Ran], None]) -> None:
+        """Hand over a batch; `done` is called once on the loop, whatever happens."""
+        self._jobs.put(_Job(works, done))
 
-    def run_here(self, members: Sequence[Tensors], rows: int) -> Ran:
+    def run_here(self, works: Sequence[Work]) -> Ran:
         """Run a batch at once, in the calling thread, while none is handed over. Only while `quick`."""
-        ran = self._compute(members, rows)
+        ran = self._compute(prepare(works))
         # Runs that prove slow after all would hold up the loop; a single one may be the system's doing.
         self._slow_runs = self._slow_runs + 1 if ran.ended - ran.started > _SLOW_SECONDS else 0
         if self._slow_runs >= _SLOW_RUNS:
@@ -150,23 +155,26 @@ class EngineWorker:
             self._warm.set_exception(error)
 
     def _measured(self, job: _Job) -> Ran:
+        prepared = prepare(job.works)
         begun = time.thread_time()
-        ran = self._compute(job.members, job.rows)
-        alone = getattr(self._engine, "computes_in_caller", False)
-        return replace(ran, cost=time.thread_time() - begun if alone else ran.ended - ran.started)
+        ran = self._compute(prepared)
+        ran.cost = time.thread_time() - begun if self.computes_in_caller else ran.ended - ran.started
+        return ran
 
-    def _compute(self, members: Sequence[Tensors], rows: int) -> Ran:
+    def _compute(self, batch: Prepared) -> Ran:
         started = time.monotonic()
+        if not batch.inputs:
+            return Ran(batch, started, started)
         try:
-            outputs = self._engine.run(_joined(members))
-            check_outputs(self._engine.signature, outputs, rows)
+            outputs = self._engine.run(_joined(batch.inputs))
+            check_outputs(self._engine.signature, outputs, batch.rows)
         except EngineError as error:
-            return Ran(started, time.monotonic(), error=error)
+            return Ran(batch, started, time.monotonic(), error=error)
         except Exception as error:  # noqa: BLE001 - an engine is foreign code: whatever it raises fails this batch only.
-            return Ran(started, time.monotonic(), error=_unexpected(error))
+            return Ran(batch, started, time.monotonic(), error=_unexpected(error))
         except BaseException as error:  # noqa: BLE001 - reported, then the thread ends as it was told to.
-            return Ran(started, time.monotonic(), error=_unexpected(error), died=True)
-        return Ran(started, time.monotonic(), outputs)
+            return Ran(batch, started, time.monotonic(), error=_unexpected(error), died=True)
+        return Ran(batch, started, time.monotonic(), outputs)
 
     def _close_engine(self) -> None:
         try:

@@ -111,13 +111,13 @@ def receipt_of(model: str, version: str, outcomes: Sequence[Outcome]) -> Receipt
     for outcome in outcomes:
         batch = outcome.batch
         batches[batch.batch_id] = batch
-        queued = max(queued, batch.started - outcome.queued)
+        queued = max(queued, outcome.waited)
         share += (batch.ended - batch.started) * outcome.rows / max(batch.rows, 1)
     largest = max(batches.values(), key=lambda batch: batch.rows)
     return Receipt(
         model=model,
         version=version,
-        queue_ms=max(queued, 0.0) * 1e3,
+        queue_ms=queued * 1e3,
         engine_ms=max(batch.ended - batch.started for batch in batches.values()) * 1e3,
         engine_share_ms=share * 1e3,
         batch_rows=largest.rows,

@@ -47,7 +47,7 @@ class ModelStats:
         success.count += 1
         success.seconds += time.monotonic() - outcome.queued
         queue.count += 1
-        queue.seconds += max(0.0, batch.started - outcome.queued)
+        queue.seconds += outcome.waited
         engine.count += 1
         engine.seconds += batch.ended - batch.started
         self.rows += outcome.rows

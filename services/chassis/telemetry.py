@@ -175,7 +175,7 @@ def sampled_parent(traceparent: str) -> SpanContext | None:
 
 
 def _stage_spans(trace: CallTrace, receipt: Receipt, outcomes: Sequence[Outcome]) -> None:
-    """Child spans `queue` and `engine`, one pair a batch that the request took part in."""
+    """Child spans `queue`, `engine` and, for works whose inputs were deferred, `transform`, one of each a batch."""
     batches: dict[int, list[Outcome]] = {}
     for outcome in outcomes:
         batches.setdefault(outcome.batch.batch_id, []).append(outcome)
@@ -190,7 +190,11 @@ def _stage_spans(trace: CallTrace, receipt: Receipt, outcomes: Sequence[Outcome]
         }
         start = _instant(epoch, queued)
         waiting = trace.tracer.start_span("queue", trace.context, attributes=attributes, start_time=start)
-        waiting.end(_instant(epoch, max(timing.started, queued)))
+        prepared = [outcome.prepared for outcome in members if outcome.prepared is not None]
+        waiting.end(_instant(epoch, max(min((timing.started, *(begun for begun, _ in prepared))), queued)))
+        for begun, ended in prepared:
+            transform = trace.tracer.start_span("transform", trace.context, start_time=_instant(epoch, begun))
+            transform.end(_instant(epoch, ended))
         engine = trace.tracer.start_span(
             "engine",
             trace.context,

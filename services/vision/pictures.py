@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from engines.base import Tensors
 from engines.manifest import Image, Manifest
-from engines.work import Outcome, Work
+from engines.work import Deferred, Outcome, Work
 from services.chassis import errors
 from services.chassis.call import Call
 from services.chassis.errors import ServiceError
@@ -143,22 +144,44 @@ class _CallRunner:
         self._pictures = pictures
         self._inside = 0
         self._input = _image(pictures.model).input
+        self._spec = runner.spec(pictures.model)
+        batcher = pictures.model.batcher
+        self._prepares_inputs = batcher is not None and batcher.prepares_inputs
 
     async def one(self, index: int) -> Outcome | ServiceError:
-        """Decode, compute; what only this picture is to blame for comes back as a value."""
-        call, model = self._pictures.call, self._pictures.model
+        """Decode, compute; what only this picture is to blame for comes back as a value.
+
+        An engine that computes on the thread that calls it decodes there too: handing pixels over costs more.
+        """
+        if self._prepares_inputs:
+            return await self._compute(index, self._deferred(index))
         try:
-            with span(call, "transform") if index < _MAX_TRANSFORM_SPANS else contextlib.nullcontext():
+            with span(self._pictures.call, "transform") if index < _MAX_TRANSFORM_SPANS else contextlib.nullcontext():
                 tensor = await self._patiently(lambda: self._load(index))
         except ImageError as error:
-            return errors.invalid_argument(f"images[{index}].content", str(error))
-        work = Work({self._input: tensor}, 1, call.deadline, call.trace)
+            return _refused(index, error)
+        return await self._compute(index, {self._input: tensor})
+
+    async def _compute(self, index: int, inputs: Tensors | Deferred) -> Outcome | ServiceError:
+        call, model = self._pictures.call, self._pictures.model
+        work = Work(inputs, 1, call.deadline, call.trace)
         try:
             return await self._patiently(lambda: self._runner.infer(model, work))
+        except ImageError as error:
+            return _refused(index, error)
         except ServiceError as error:
             if error.reason == "ENGINE_FAILED":
                 return error
             raise
+
+    def _deferred(self, index: int) -> Deferred:
+        """How the engine makes the picture's tensor by itself."""
+        content, spec, name = self._pictures.content, self._spec, self._input
+
+        def make() -> Tensors:
+            return {name: load_image(content(index), spec)}
+
+        return Deferred(make, {name: spec.shape})
 
     async def _load(self, index: int) -> npt.NDArray[Any]:
         pictures = self._pictures
@@ -177,6 +200,10 @@ class _CallRunner:
             finally:
                 self._inside -= 1
             await asyncio.sleep(min(max(retry_after, _MIN_RETRY), _MAX_RETRY))
+
+
+def _refused(index: int, error: ImageError) -> ServiceError:
+    return errors.invalid_argument(f"images[{index}].content", str(error))
 
 
 def _manifest(model: LoadedModel) -> Manifest:

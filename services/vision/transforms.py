@@ -72,6 +72,11 @@ class ImageSpec:
     datatype: str = "FP32"
     max_pixels: int = 50_000_000
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor that one picture becomes."""
+        return (1, 3, self.height, self.width) if self.layout == "NCHW" else (1, self.height, self.width, 3)
+
 
 def load_image(content: bytes, spec: ImageSpec) -> npt.NDArray[Any]:
     """Decode and prepare one picture: `datatype` [1, 3, height, width] (NCHW) or [1, height, width, 3] (NHWC).

@@ -15,6 +15,7 @@ from engines.batcher import (
     BatchLimits,
     BatchReport,
     DeadlineExpired,
+    Deferred,
     Outcome,
     QueueFull,
     Work,
@@ -362,6 +363,60 @@ class Nimble(FakeEngine):
         if self.delay:
             time.sleep(self.delay)
         return {"y": batch["x"] * np.float32(2)}
+
+
+def deferred(number: float, seconds: float = 0.0, rows: int = 1) -> Work:
+    """A work whose inputs take `seconds` to make, in a thread of its engine's."""
+
+    def make() -> Tensors:
+        assert threading.current_thread().name.startswith("engine-")
+        time.sleep(seconds)
+        return {"x": np.full((rows, 4), number, np.float32)}
+
+    return Work(Deferred(make, {"x": (rows, 4)}), rows)
+
+
+async def test_deferred_inputs_share_batches_with_tensors() -> None:
+    engine = FakeEngine()
+    async with running(engine) as batcher:
+        works = (deferred(1), work(2), deferred(3, rows=2))
+        outcomes = await asyncio.gather(*(batcher.submit(each) for each in works))
+    assert [firsts(outcome) for outcome in outcomes] == [[2], [4], [6, 6]]
+    assert firsts_of(engine) == [[1, 2, 3, 3]]
+    assert [outcome.prepared is None for outcome in outcomes] == [False, True, False]
+
+
+async def test_preparing_counts_neither_as_waiting_nor_as_computing() -> None:
+    async with running(FakeEngine(FakeOptions(seconds_per_batch=0.01))) as batcher:
+        outcome = await batcher.submit(deferred(1, seconds=0.1))
+    assert outcome.prepared is not None
+    started, ended = outcome.prepared
+    assert outcome.queued <= started <= ended - 0.1 < outcome.batch.started
+    assert outcome.waited == pytest.approx(outcome.batch.started - outcome.queued - (ended - started))
+    assert outcome.batch.ended - outcome.batch.started < 0.1 < outcome.batch.ended - outcome.queued
+
+
+async def test_several_engines_prepare_at_once() -> None:
+    async with running([FakeEngine(), FakeEngine()], max_rows=1) as batcher:
+        outcomes = await asyncio.gather(*(batcher.submit(deferred(number, seconds=0.1)) for number in range(2)))
+    (first, second) = (outcome.prepared for outcome in outcomes)
+    assert first is not None
+    assert second is not None
+    assert max(first[0], second[0]) < min(first[1], second[1])
+
+
+async def test_deferred_inputs_are_no_more_than_a_batch() -> None:
+    async with running(FakeEngine(), max_rows=2) as batcher:
+        with pytest.raises(ValueError, match="at most the 2 rows"):
+            await batcher.submit(deferred(1, rows=3))
+
+
+async def test_a_quick_engine_leaves_deferred_inputs_to_its_thread() -> None:
+    async with running(Nimble()) as batcher:
+        outcomes = await asyncio.gather(*(batcher.submit(each) for each in (deferred(1), work(2), deferred(3))))
+        assert [firsts(outcome) for outcome in outcomes] == [[2], [4], [6]]
+        assert firsts(await batcher.submit(deferred(4))) == [8]
+        assert batcher.running_rows == 0
 
 
 async def test_a_quick_engine_runs_where_the_loop_is_until_it_proves_slow() -> None:

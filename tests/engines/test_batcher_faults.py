@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from engines.base import EngineError
+from engines.base import EngineError, Tensors
 from engines.batcher import (
     Batcher,
     BatchLimits,
     BatchReport,
     DeadlineExpired,
+    Deferred,
     EnginesLost,
     ItemFailed,
     Outcome,
@@ -66,6 +67,41 @@ async def test_only_the_bad_items_of_a_failing_batch_err(started: Started, bad: 
     await batcher.drain()
     assert started.reports[0].error is not None
     assert batcher.running_rows == 0
+
+
+async def test_inputs_that_cannot_be_made_fail_their_own_work_as_they_say(started: Started) -> None:
+    batcher = await started(FakeEngine(FakeOptions(fail_on=POISON)))
+
+    def inputs(number: int) -> Deferred:
+        def make() -> Tensors:
+            if number in (2, 5):
+                raise LookupError(f"no input {number}")
+            return {"x": np.full((1, 4), POISON if number == 6 else number, np.float32)}
+
+        return Deferred(make, {"x": (1, 4)})
+
+    works = [Work(inputs(number), 1, tag=number) for number in range(8)]
+    results = await asyncio.gather(*map(batcher.submit, works), return_exceptions=True)
+    assert [str(results[number]) for number in (2, 5)] == ["no input 2", "no input 5"]
+    assert isinstance(results[6], ItemFailed)
+    for number in (0, 1, 3, 4, 7):
+        outcome = results[number]
+        assert isinstance(outcome, Outcome)
+        assert outcome.outputs["y"][0, 0] == 2 * number
+    assert started.reports[0].tags == (0, 1, 3, 4, 6, 7)
+    assert started.reports[0].timing.rows == 6
+
+
+async def test_a_batch_without_any_inputs_is_no_batch(started: Started) -> None:
+    batcher = await started(FakeEngine())
+
+    def make() -> Tensors:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await batcher.submit(Work(Deferred(make, {"x": (1, 4)}), 1))
+    assert started.reports == []
+    assert (await batcher.submit(work(1))).outputs["y"][0, 0] == 2
 
 
 async def test_a_bad_chunk_fails_its_whole_work_and_no_other(started: Started) -> None:

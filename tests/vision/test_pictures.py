@@ -41,7 +41,7 @@ async def test_pictures_whose_time_has_passed_are_not_decoded():
 
 
 async def test_a_call_waits_for_room_but_is_refused_when_nothing_of_it_is_inside(tmp_path):
-    tiny_models.add_colours(tmp_path)
+    tiny_models.add_colours(tmp_path, threads=2)
     host = ModelHost(Repository(tmp_path), HostOptions("vision"))
     await host.start()
     await host.loaded()
@@ -57,8 +57,25 @@ async def test_a_call_waits_for_room_but_is_refused_when_nothing_of_it_is_inside
     await host.close()
 
 
-async def test_a_sampled_call_has_transform_queue_and_engine_spans(tmp_path):
-    tiny_models.add_colours(tmp_path)
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_a_bad_picture_fails_alone_whoever_decodes_it(tmp_path, threads):
+    tiny_models.add_colours(tmp_path, threads=threads)
+    host = ModelHost(Repository(tmp_path), HostOptions("vision"))
+    await host.start()
+    await host.loaded()
+    decoder = Decoder(1)
+    contents = [CONTENT, CONTENT[:200], b"", CONTENT]
+    pictures = PictureCall(host.resolve("", "classify"), Call("m"), len(contents), contents.__getitem__)
+    results = await PictureRunner(host, decoder, 10**6).run(pictures)
+    assert [isinstance(result, ServiceError) for result in results] == [False, True, True, False]
+    assert results[2].message.startswith("images[2].content: is empty")
+    decoder.close()
+    await host.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_a_sampled_call_has_transform_queue_and_engine_spans(tmp_path, threads):
+    tiny_models.add_colours(tmp_path, threads=threads)
     exporter = InMemorySpanExporter()
     telemetry = Telemetry("vision", Metrics(), exporter)
     host = ModelHost(Repository(tmp_path), HostOptions("vision"), telemetry.batch_observer)

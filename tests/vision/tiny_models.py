@@ -45,8 +45,11 @@ def add_double(models: Path, versions: tuple[int, ...] = (1,)) -> None:
         write(models / "double", manifest, double.build({}, lambda *_: None)["1/model.onnx"], version=version)
 
 
-def add_colours(models: Path, name: str = "colours", size: int = 8) -> None:
-    """Scores red, green and blue by the mean of each channel, times 20; the means are its features."""
+def add_colours(models: Path, name: str = "colours", size: int = 8, threads: int = 1) -> None:
+    """Scores red, green and blue by the mean of each channel, times 20; the means are its features.
+
+    An engine of more than one `threads` leaves decoding to others.
+    """
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["features"]),
@@ -74,6 +77,7 @@ max_rows = 8
 max_queue_rows = 64
 [instances]
 count = 1
+threads = {threads}
 """
     write(models / name, manifest, network, {"labels.txt": "\n".join(COLOURS)})
 
