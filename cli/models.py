@@ -7,9 +7,6 @@ from typing import Annotated
 import typer
 
 from cli.failure import fail, one_line
-from engines.backends import choose
-from engines.base import EngineLoadError
-from engines.repository import Entry, Repository
 from engines.strict_toml import ConfigError
 from engines.zoo import registry
 from engines.zoo.errors import ZooError
@@ -45,61 +42,49 @@ def pull(
 
 
 def pull_models(names: Sequence[str], directory: Path, source: Path | None = None) -> None:
-    """Pull each of `names` into `directory` with progress on standard error. Raises ZooError."""
+    """Pull each of `names` and what it needs into `directory`, with progress on standard error. Raises ZooError."""
     from cli import pull_progress
     from engines.zoo.artifacts import Artifacts, default_cache
+    from engines.zoo.pull import is_present
     from engines.zoo.pull import pull as pull_one
 
     if source is not None and not source.is_dir():
         raise ZooError(f"--from {source}: there is no such folder")
-    recipes = [registry.recipe(name) for name in dict.fromkeys(names)]
+    recipes = registry.with_needs(names)
+    for recipe in recipes:
+        if recipe.notice and not is_present(recipe, directory):
+            typer.secho(f"{recipe.name}: note: {recipe.notice}", err=True, bold=True)
     with pull_progress.shown() as report:
         done = [pull_one(recipe, directory, Artifacts(default_cache(), source), report) for recipe in recipes]
     for one in done:
         took = f"pulled in {one.seconds:.1f} s" if one.outcome == "pulled" else "already here"
         typer.echo(f"{one.name}: {took}, {one.folder}")
+        if one.report:
+            typer.echo("".join(f"  {line}\n" for line in one.report.splitlines()), nl=False)
 
 
 @app.command("list")
 def list_models(config: Config = None, models: Models = None) -> None:
     """List the repository's models, the broken ones too, and what the zoo has besides."""
-    from cli import table
+    from cli import models_table
 
     with one_line(ConfigError):
-        directory = models_directory(config, models)
-        entries = Repository(directory).scan() if directory.is_dir() else []
-    rows = [_row(entry) for entry in entries]
-    present = {entry.name for entry in entries}
-    rows += [_offer(name) for name in registry.NAMES if name not in present]
-    styles = ["red" if row[-2].startswith("broken") else "dim" if row[1] == "-" else "" for row in rows]
-    table.show(("NAME", "VERSIONS", "SERVICE", "TASKS", "BACKEND", "LICENCE", "STATE", "REASON"), rows, styles)
+        models_table.show(models_directory(config, models))
 
 
-def _offer(name: str) -> tuple[str, ...]:
-    return (name, "-", "-", "-", "-", registry.recipe(name).licence, f"headrace models pull {name}", "")
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A model of the repository or of the zoo.")],
+    *,
+    config: Config = None,
+    models: Models = None,
+) -> None:
+    """Print a model's card: where it comes from, its licence, its training data, its figures and its limits."""
+    from engines.zoo.card import card
 
-
-def _row(entry: Entry) -> tuple[str, ...]:
-    manifest = entry.manifest
-    if manifest is None:
-        return (entry.name, "?", "?", "?", "?", "?", f"broken: {entry.error}", "")
-    state, backend, reason = "ready", str(manifest.backend), ""
-    missing = [str(version) for version in entry.versions if not _has_model(entry, version)]
-    if missing:
-        state = f"broken: {entry.folder / missing[0] / 'model.onnx'} is missing"
-    try:
-        choice = choose(manifest, entry.folder / str(entry.versions[-1]))
-        backend, reason = choice.backend, choice.reason
-    except EngineLoadError as error:
-        state = f"broken: {error}"
-    versions = ", ".join(map(str, entry.versions))
-    tasks = ", ".join(manifest.tasks)
-    return (entry.name, versions, manifest.service, tasks, backend, manifest.licence or "?", state, reason)
-
-
-def _has_model(entry: Entry, version: int) -> bool:
-    is_fake = entry.manifest is not None and entry.manifest.backend == "fake"
-    return is_fake or (entry.folder / str(version) / "model.onnx").is_file()
+    with one_line(ConfigError, ZooError):
+        text = card(name, models_directory(config, models))
+    typer.echo(text.rstrip())
 
 
 @app.command()
@@ -126,8 +111,8 @@ def check(
             failed = True
             typer.echo(f"error: {error}", err=True)
             continue
-        seen = f", sees: {result.photograph}" if result.photograph else ""
-        typer.echo(f"{result.name}: ok, greatest error {result.error:.2g} (allowed {result.tolerance:.2g}){seen}")
+        proof = f", {result.proof}" if result.proof else ""
+        typer.echo(f"{result.name}: ok, greatest error {result.error:.2g} (allowed {result.tolerance:.2g}){proof}")
     if failed:
         raise typer.Exit(1)
 

@@ -47,14 +47,16 @@ class _Bars:
         if event.model not in self._tasks:
             self._tasks[event.model] = self._drawn.add_task("", total=None, model=event.model)
         task = self._tasks[event.model]
-        words = f"{_WORDS[event.stage]} {event.detail}".strip()
+        words = _words(event)
         if event.total:
-            words += f" {event.done / 1e6:.1f} of {event.total / 1e6:.1f} MB"
+            words += f" {_measure(event.done, event.total, event.stage)}"
             self._drawn.update(task, description=words, completed=event.done, total=event.total)
         elif event.stage in ("present", "done"):
             self._drawn.update(task, description=words, completed=1, total=1)
         else:
-            self._drawn.update(task, description=words, total=None)
+            self._drawn.update(task, description=words)
+            # An update cannot take a measure away: the stage before may have had one.
+            next(drawn for drawn in self._drawn.tasks if drawn.id == task).total = None
 
 
 class _Lines:
@@ -66,5 +68,16 @@ class _Lines:
         if now == self._last or event.stage in ("present", "done"):
             return
         self._last = now
-        size = f" ({event.total / 1e6:.1f} MB)" if event.total else ""
-        typer.echo(f"{event.model}: {_WORDS[event.stage]} {event.detail}".rstrip() + size, err=True)
+        size = f" ({event.total / 1e6:.1f} MB)" if event.total and event.stage == "fetch" else ""
+        typer.echo(f"{event.model}: {_words(event)}{size}", err=True)
+
+
+def _words(event: progress.Progress) -> str:
+    """What is being done. A build that says what it does is no mere conversion."""
+    if event.stage == "convert" and event.detail:
+        return event.detail
+    return f"{_WORDS[event.stage]} {event.detail}".strip()
+
+
+def _measure(done: int, total: int, stage: progress.Stage) -> str:
+    return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if stage == "fetch" else f"{done} of {total}"

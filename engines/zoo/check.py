@@ -2,39 +2,36 @@
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image
 
 from engines import manifest as manifests
-from engines.base import Array, EngineError, EngineLoadError
-from engines.manifest import Manifest
+from engines.base import Engine, EngineError, EngineLoadError
 from engines.onnx import OnnxEngine
 from engines.strict_toml import ConfigError
 from engines.zoo.errors import CheckError
 from engines.zoo.pull import read_stamp
-from engines.zoo.recipe import Photograph, Recipe
+from engines.zoo.recipe import Bench, Fixture, Recipe
 
 _FIXTURES: Final = Path(__file__).parent / "fixtures"
-_RESAMPLING: Final = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A model that passed: its greatest absolute error, what the photograph was taken for, and how long it all took."""
+    """A model that passed. `error`: the greatest absolute one, of the fixture nearest to its `tolerance`.
+
+    `proof`: what the model made of real input, or nothing; `seconds` that it all took.
+    """
 
     name: str
     error: float
     tolerance: float
-    photograph: str
+    proof: str
     seconds: float
 
 
@@ -44,18 +41,34 @@ def check(recipe: Recipe, models: Path) -> Checked:
     folder = models / recipe.name
     _check_files(recipe, folder)
     try:
-        manifest = manifests.load(folder)
-        engine = OnnxEngine(folder / "1" / "model.onnx", manifest.instances.threads)
-        try:
-            error = _greatest_error(recipe, engine)
-            seen = "" if recipe.photograph is None else _look(recipe.photograph, engine, manifest, folder)
-        finally:
-            engine.close()
+        with _bench(folder) as bench:
+            engine = bench.engine(recipe.name)
+            fixtures = (recipe.fixture, *recipe.more_fixtures)
+            measured = [(_greatest_error(recipe, fixture, engine), fixture.tolerance) for fixture in fixtures]
+            proof = "" if recipe.proof is None else recipe.proof(bench)
     except (ConfigError, EngineLoadError) as error_:
         raise CheckError(str(error_)) from error_
     except EngineError as error_:
         raise CheckError(f"{folder}: the model fails: {error_}; {_again(recipe)}") from error_
-    return Checked(recipe.name, error, recipe.fixture.tolerance, seen, time.perf_counter() - started)
+    error, tolerance = max(measured, key=lambda pair: pair[0] / (pair[1] or 1.0))
+    return Checked(recipe.name, error, tolerance, proof, time.perf_counter() - started)
+
+
+@contextmanager
+def _bench(folder: Path) -> Iterator[Bench]:
+    """The model's bench; what is opened of its repository is closed at the end."""
+    opened: dict[str, Engine] = {}
+    with ExitStack() as stack:
+
+        def engine(name: str) -> Engine:
+            if name not in opened:
+                part = folder.parent / name
+                made = OnnxEngine(part / "1" / "model.onnx", manifests.load(part).instances.threads)
+                stack.callback(made.close)
+                opened[name] = made
+            return opened[name]
+
+        yield Bench(folder, _FIXTURES, engine)
 
 
 def _again(recipe: Recipe) -> str:
@@ -70,57 +83,28 @@ def _check_files(recipe: Recipe, folder: Path) -> None:
         raise CheckError(f"{folder} was not made by the zoo (it has no readable stamp): {_again(recipe)}")
     for path, written in stamp.files.items():
         try:
-            actual = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+            with (folder / path).open("rb") as stream:
+                actual = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise CheckError(f"{folder / path} cannot be read ({error.strerror}): {_again(recipe)}") from error
         if actual != written.sha256 and path != manifests.FILE_NAME:
             raise CheckError(f"{folder / path} is damaged or was changed (SHA-256 differs): {_again(recipe)}")
 
 
-def _greatest_error(recipe: Recipe, engine: OnnxEngine) -> float:
-    outputs = engine.run(recipe.fixture.inputs())
-    greatest = 0.0
-    with np.load(_FIXTURES / recipe.fixture.file) as expected:
+def _greatest_error(recipe: Recipe, fixture: Fixture, engine: Engine) -> float:
+    outputs = engine.run(fixture.inputs())
+    taken = outputs if fixture.take is None else fixture.take(outputs)
+    errors = []
+    with np.load(_FIXTURES / fixture.file) as expected:
         for name in expected.files:
-            wanted, got = expected[name], outputs.get(name)
+            wanted, got = expected[name], taken.get(name)
             if got is None or got.shape != wanted.shape:
                 raise CheckError(f"{recipe.name}: output '{name}' is missing or of another shape; {_again(recipe)}")
-            greatest = max(greatest, float(np.abs(got - wanted).max()))
-    if not greatest <= recipe.fixture.tolerance:
+            errors.append(float(np.abs(got.astype(np.float64) - wanted.astype(np.float64)).max(initial=0.0)))
+    greatest = float(np.max(errors))  # not max(): it loses what is no number
+    if not greatest <= fixture.tolerance:
         raise CheckError(
-            f"{recipe.name} computes something else: greatest error {greatest:.3g} on its fixture,"
-            f" {recipe.fixture.tolerance:.3g} allowed; {_again(recipe)}"
+            f"{recipe.name} computes something else: greatest error {greatest:.3g} on its fixture {fixture.file},"
+            f" {fixture.tolerance:.3g} allowed; {_again(recipe)}"
         )
     return greatest
-
-
-def _look(photograph: Photograph, engine: OnnxEngine, manifest: Manifest, folder: Path) -> str:
-    if manifest.image is None or manifest.classify is None:
-        raise CheckError(f"{folder}: its manifest has no [image] and [classify]; restore them or pull it again")
-    pixels = _pixels(_FIXTURES / photograph.file, manifest.image)
-    scores = engine.run({manifest.image.input: pixels})[manifest.classify.output][0].astype(np.float64)
-    probabilities = np.exp(scores - scores.max())
-    probabilities /= probabilities.sum()
-    best = int(probabilities.argmax())
-    label = (folder / manifest.classify.labels).read_text(encoding="utf-8").splitlines()[best]
-    seen = f"{label} ({probabilities[best]:.0%})"
-    if label != photograph.label or probabilities[best] < photograph.least_probability:
-        raise CheckError(
-            f"{manifest.name} takes the photograph {photograph.file} for {seen}, expected '{photograph.label}':"
-            " look at the manifest's [image] numbers and labels"
-        )
-    return seen
-
-
-def _pixels(path: Path, how: manifests.Image) -> Array:
-    """The photograph as [1, 3, height, width] or [1, height, width, 3] float32."""
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
-    ratio = max(how.width / image.width, how.height / image.height) / how.crop
-    image = image.resize((round(image.width * ratio), round(image.height * ratio)), _RESAMPLING[how.interpolation])
-    left, top = (image.width - how.width) // 2, (image.height - how.height) // 2
-    array: Array = np.asarray(image.crop((left, top, left + how.width, top + how.height)), np.float32)
-    array = array[:, :, ::-1] if how.color == "BGR" else array
-    array = (array - np.array(how.mean, np.float32)) / np.array(how.scale, np.float32)
-    array = array.transpose(2, 0, 1) if how.layout == "NCHW" else array
-    return np.ascontiguousarray(array[np.newaxis])

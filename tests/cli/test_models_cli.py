@@ -63,7 +63,7 @@ def test_pull_twice_check_and_list(repository: Path) -> None:
     rows = {line.split("\t")[0]: line.split("\t") for line in lines}
     assert rows["double"][1:4] == ["1", "vision", "tensor"]
     assert rows["double"][6] == "ready"
-    assert rows["efficientnet_lite0"][6] == "headrace models pull efficientnet_lite0"
+    assert rows["efficientnet_lite0"][6:8] == ["not pulled", "headrace models pull NAME"]
 
 
 def test_the_settings_name_the_repository_and_the_models(tmp_path: Path) -> None:

