@@ -1,8 +1,8 @@
 """Deferred inputs, made in the thread that computes them right after."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from engines.base import Tensors
 from engines.work import Deferred, Span, Work
@@ -17,18 +17,21 @@ class Prepared:
 
     inputs: list[Tensors]
     rows: int
-    spans: dict[int, Span] = field(default_factory=dict)
-    failures: dict[int, Exception] = field(default_factory=dict)
+    spans: Mapping[int, Span]
+    failures: Mapping[int, Exception]
 
     @property
     def seconds(self) -> float:
         """Return the time that all of it took, failures aside."""
-        return sum([ended - started for started, ended in self.spans.values()])
+        return sum(ended - started for started, ended in self.spans.values()) if self.spans else 0.0
 
 
 def prepare(works: Sequence[Work]) -> Prepared:
     """Make the deferred inputs of `works`. What making one raises fails that work only."""
-    prepared = Prepared([], 0)
+    made: list[Tensors] = []
+    rows = 0
+    spans: dict[int, Span] = {}
+    failures: dict[int, Exception] = {}
     for place, work in enumerate(works):
         inputs = work.inputs
         if isinstance(inputs, Deferred):
@@ -36,9 +39,9 @@ def prepare(works: Sequence[Work]) -> Prepared:
             try:
                 inputs = inputs.make()
             except Exception as error:  # noqa: BLE001 - it is the caller's own, and goes back to the caller as it is.
-                prepared.failures[place] = error
+                failures[place] = error
                 continue
-            prepared.spans[place] = (started, time.monotonic())
-        prepared.inputs.append(inputs)
-        prepared.rows += work.rows
-    return prepared
+            spans[place] = (started, time.monotonic())
+        made.append(inputs)
+        rows += work.rows
+    return Prepared(made, rows, spans, failures)

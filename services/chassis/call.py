@@ -106,6 +106,8 @@ class Call:
 
 def receipt_of(model: str, version: str, outcomes: Sequence[Outcome]) -> Receipt:
     """Measure the outcomes of one request, which may have been spread over several batches."""
+    if len(outcomes) == 1:
+        return _receipt_of_one(model, version, outcomes[0])
     batches: dict[int, BatchTiming] = {}
     queued = share = 0.0
     for outcome in outcomes:
@@ -123,3 +125,11 @@ def receipt_of(model: str, version: str, outcomes: Sequence[Outcome]) -> Receipt
         batch_rows=largest.rows,
         padding_ratio=largest.padding_ratio,
     )
+
+
+def _receipt_of_one(model: str, version: str, outcome: Outcome) -> Receipt:
+    """The same for the usual request, in a third of the time."""
+    batch = outcome.batch
+    engine_ms = (batch.ended - batch.started) * 1e3
+    share_ms = engine_ms * outcome.rows / max(batch.rows, 1)
+    return Receipt(model, version, outcome.waited * 1e3, engine_ms, share_ms, batch.rows, batch.padding_ratio)

@@ -40,6 +40,9 @@ from services.chassis.metrics import Metrics
 
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
+#: How the flags of a sampled caller end.
+_ODD_DIGITS: Final = frozenset("13579bdf")
+
 #: Server spans are errors for these only: the rest is the caller's doing (semantic conventions of RPC).
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -124,6 +127,8 @@ class Telemetry:
 
         def observe(report: BatchReport) -> None:
             self.metrics.batch_ran(model, version, report.timing)
+            if not any(report.tags):
+                return
             traces = list({id(tag): tag for tag in report.tags if isinstance(tag, CallTrace)}.values())
             if traces:
                 _batch_span(traces, _model(model, version), report)
@@ -163,12 +168,14 @@ def otlp_exporter(endpoint: str) -> SpanExporter | None:
 
 def sampled_parent(traceparent: str) -> SpanContext | None:
     """The caller's span when `traceparent` is well-formed W3C and has the sampled flag."""
+    if traceparent[54:55] not in _ODD_DIGITS:
+        return None
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
         return None
-    version, trace_id, span_id, flags, more = match.groups()
+    version, trace_id, span_id, _flags, more = match.groups()
     # Only versions after 00 may say more; there is no version ff.
-    if not int(flags, 16) & 1 or version == "ff" or (version == "00" and more):
+    if version == "ff" or (version == "00" and more):
         return None
     parent = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(1))
     return parent if parent.is_valid else None
