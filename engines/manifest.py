@@ -11,7 +11,7 @@ from engines.sections.base import Positive, Section, Text
 from engines.sections.reading import Reader
 from engines.sections.recommendation import Recommender
 from engines.sections.speech import Recognizer
-from engines.sections.text import TextInput
+from engines.sections.text import Rerank, TextInput, ZeroShot
 from engines.strict_toml import ConfigError
 from engines.work import BatchLimits
 
@@ -121,6 +121,8 @@ class Manifest(Section):
     classify: Classify | None = None
     embed: Embed | None = None
     text: TextInput | None = None
+    rerank: Rerank | None = None
+    zero_shot: ZeroShot = ZeroShot()
     reader: Reader | None = None
     recognizer: Recognizer | None = None
     recommender: Recommender | None = None
@@ -162,8 +164,25 @@ def _mistakes(manifest: Manifest, folder: str) -> list[tuple[str, str, str]]:
             found.append((task, "the section is there", f"but tasks does not name '{task}'"))
     if manifest.service == "vision" and {"classify", "embed"} & set(manifest.tasks) and manifest.image is None:
         found.append(("image", "the section is missing", "and a vision model that classifies or embeds needs it"))
+    found += _text_mistakes(manifest)
     if manifest.image is not None and 0.0 in manifest.image.scale:
         found.append(("image.scale", "has a zero", "must be numbers other than 0"))
     if manifest.fake is not None and manifest.backend != "fake":
         found.append(("fake", "the section is there", f"but backend is '{manifest.backend}', not 'fake'"))
+    return found
+
+
+def _text_mistakes(manifest: Manifest) -> list[tuple[str, str, str]]:
+    found: list[tuple[str, str, str]] = []
+    tasks = {"classify", "embed", "rerank"} & set(manifest.tasks)
+    if manifest.service == "nlp" and tasks and manifest.text is None:
+        found.append(("text", "the section is missing", f"and an nlp model needs it to {', '.join(sorted(tasks))}"))
+    if "rerank" in tasks and manifest.rerank is None and "embed" not in tasks:
+        found.append(("rerank", "the section is missing", "and a model that reranks without embedding needs it"))
+    if manifest.rerank is not None and "rerank" not in tasks:
+        found.append(("rerank", "the section is there", "but tasks does not name 'rerank'"))
+    if manifest.text is not None and manifest.text.encoder and tasks & {"embed", "rerank"}:
+        found.append(
+            ("text.encoder", f"is '{manifest.text.encoder}'", "but only classifiers read another's embeddings")
+        )
     return found

@@ -5,9 +5,11 @@ from pathlib import Path
 from engines.backends import tensor_spec
 from engines.base import Engine, TensorSpec
 from engines.manifest import FILE_NAME, Image, Manifest
+from engines.sections.text import IDS, TOKEN_INPUTS, TextInput
 from engines.signatures import mismatch, shown, zeros
 from engines.strict_toml import ConfigError
 
+_TOKEN_DATATYPES = ("INT64", "INT32")
 _IMAGE_DATATYPES = ("FP32", "FP16", "UINT8")
 
 
@@ -25,8 +27,13 @@ def check(manifest: Manifest, version_folder: Path, engine: Engine) -> tuple[str
             raise ConfigError(path, field, problem)
     if manifest.image is not None:
         _check_image(manifest.image, _named(path, "image.input", manifest.image.input, inputs), path)
+    if manifest.text is not None:
+        _check_text(manifest.text, inputs, path)
     if manifest.embed is not None:
-        _vector(path, "embed.output", manifest.embed.output, outputs)
+        pooled = manifest.text is not None and manifest.text.pooling != "none"
+        _vector(path, "embed.output", manifest.embed.output, outputs, or_tokens=pooled)
+    if manifest.rerank is not None:
+        _vector(path, "rerank.output", manifest.rerank.output, outputs)
     if manifest.classify is None:
         return ()
     spec = _vector(path, "classify.output", manifest.classify.output, outputs)
@@ -40,11 +47,31 @@ def _named(path: Path, field: str, name: str, tensors: dict[str, TensorSpec]) ->
     return tensors[name]
 
 
-def _vector(path: Path, field: str, name: str, tensors: dict[str, TensorSpec]) -> TensorSpec:
+def _vector(
+    path: Path, field: str, name: str, tensors: dict[str, TensorSpec], *, or_tokens: bool = False
+) -> TensorSpec:
     spec = _named(path, field, name, tensors)
-    if len(spec.shape) != 2:
+    if len(spec.shape) != 2 and not (or_tokens and len(spec.shape) == 3):
         raise ConfigError(path, field, f"'{name}' has shape {shown(spec)}", "must have two axes: rows and values")
     return spec
+
+
+def _check_text(text: TextInput, inputs: dict[str, TensorSpec], path: Path) -> None:
+    """Token ids as the service makes them, or the embeddings of another model."""
+    if text.encoder:
+        found = list(inputs.values())
+        if len(found) != 1 or found[0].datatype != "FP32" or len(found[0].shape) != 2:
+            shapes = ", ".join(f"'{spec.name}' {spec.datatype} {shown(spec)}" for spec in found)
+            raise ConfigError(path, "text.encoder", f"the model takes {shapes}", "must take one FP32 [rows, values]")
+        return
+    unknown = sorted(inputs.keys() - set(TOKEN_INPUTS))
+    if unknown or IDS not in inputs:
+        allowed = f"must take '{IDS}' and at most {', '.join(TOKEN_INPUTS[1:])} beside it"
+        raise ConfigError(path, "text", f"the model takes {', '.join(inputs) or 'nothing'}", allowed)
+    for spec in inputs.values():
+        if spec.datatype not in _TOKEN_DATATYPES or len(spec.shape) != 2:
+            allowed = "must be INT64 or INT32 with two axes: rows and tokens"
+            raise ConfigError(path, "text", f"'{spec.name}' is {spec.datatype} {shown(spec)}", allowed)
 
 
 def _check_image(image: Image, spec: TensorSpec, path: Path) -> None:

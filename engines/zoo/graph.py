@@ -91,13 +91,26 @@ class Graph:
             self.constant("relu6.high", np.array(6.0, np.float32))
         return self.node("Clip", [x, "relu6.low", "relu6.high"], f"{x}.relu6")
 
-    def to_bytes(self, inputs: dict[str, list[int | str]], outputs: dict[str, list[int | str]]) -> bytes:
-        """The checked model file. Shapes are those of float32 tensors; a string names a symbolic dimension."""
+    def to_bytes(
+        self,
+        inputs: dict[str, list[int | str]],
+        outputs: dict[str, list[int | str]],
+        integers: frozenset[str] = frozenset(),
+    ) -> bytes:
+        """The checked model file. Shapes are those of float32 tensors, and int64 ones where `integers` names them.
+
+        A string names a symbolic dimension.
+        """
+
+        def info(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+            kind = TensorProto.INT64 if name in integers else TensorProto.FLOAT
+            return helper.make_tensor_value_info(name, kind, shape)
+
         graph = helper.make_graph(
             self._nodes,
             self.name,
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+            [info(name, shape) for name, shape in inputs.items()],
+            [info(name, shape) for name, shape in outputs.items()],
             self._constants,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="headrace")

@@ -11,6 +11,7 @@ from engines.zoo.recipe import Recipe
 NAMES: Final = (
     "double",
     "efficientnet_lite0",
+    "all_minilm_l6_v2",
 )
 
 
