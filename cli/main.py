@@ -1,64 +1,35 @@
 """The `headrace` command. Each subcommand's module is imported when it is called, so that `--help` stays instant."""
 
-import importlib
 import os
 import sys
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-
-@dataclass(frozen=True, slots=True)
-class _Subcommand:
-    module: str
-    help: str
-
+from cli.lazy_group import LazyGroup, Subcommand
 
 _SUBCOMMANDS: Final = {
-    "up": _Subcommand(
+    "up": Subcommand(
         "cli.up", "Start the mesh: fetch missing models, then Envoy, the services and the control process."
     ),
-    "call": _Subcommand("cli.call", "Call a running mesh: headrace call vision.classify photo.jpg."),
-    "trace": _Subcommand("cli.trace", "Show where a request's time went, as a tree."),
-    "top": _Subcommand("cli.top", "Watch requests, batches, latencies and processes."),
-    "models": _Subcommand("cli.models", "Fetch, list, check and add models."),
-    "engines": _Subcommand("cli.engines", "Build and inspect TensorRT engines."),
-    "config": _Subcommand("cli.config", "Check headrace.toml."),
-    "serve": _Subcommand("cli.serve", "Run one process of the mesh by itself."),
-    "version": _Subcommand("cli.version", "Print the version."),
+    "call": Subcommand("cli.call", "Call a running mesh: headrace call vision.classify photo.jpg."),
+    "demo": Subcommand("cli.demo", "Walk the four domains of a running mesh, with real inputs and a trace of each."),
+    "trace": Subcommand("cli.trace", "Show where a request's time went, as a tree."),
+    "top": Subcommand("cli.top", "Watch requests, batches, latencies and processes."),
+    "models": Subcommand("cli.models", "Fetch, list, show, check and add models."),
+    "engines": Subcommand("cli.engines", "Build and inspect TensorRT engines."),
+    "config": Subcommand("cli.config", "Check headrace.toml."),
+    "serve": Subcommand("cli.serve", "Run one process of the mesh by itself."),
+    "version": Subcommand("cli.version", "Print the version."),
 }
 
 
-class _LazyGroup(TyperGroup):
-    """A group that knows its commands' names and help, and imports one when it is used."""
-
-    _listing = False
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # the base's signature
-        """Return the names in the order of the table above."""
-        return list(_SUBCOMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        """Return the command, or only its name and help while the list is printed."""
-        subcommand = _SUBCOMMANDS.get(cmd_name)
-        if subcommand is None:
-            return None
-        if self._listing:
-            return TyperCommand(cmd_name, help=subcommand.help)
-        command = typer.main.get_command(importlib.import_module(subcommand.module).app)
-        command.name = cmd_name
-        return command
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help without importing any subcommand."""
-        self._listing = True
-        super().format_help(ctx, formatter)
+class _Headrace(LazyGroup):
+    subcommands = _SUBCOMMANDS
 
 
 app = typer.Typer(
-    cls=_LazyGroup,
+    cls=_Headrace,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
