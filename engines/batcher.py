@@ -19,7 +19,7 @@ from engines.base import Engine, EngineError
 from engines.chunks import join, split
 from engines.costs import CostCurve
 from engines.intake import Intake
-from engines.waiting import Ticket, WaitingLine, fail_all, scatter, sort_out
+from engines.waiting import Ticket, WaitingLine, fail_all, padding_ratio, scatter, sort_out
 from engines.work import (
     BatcherClosed,
     BatcherError,
@@ -268,7 +268,8 @@ class Batcher:
     def _answer(self, tickets: list[Ticket], batch_id: int, ran: Ran) -> None:
         """Give the members of a run their results and tell the observer of it."""
         if tickets:
-            timing = BatchTiming(batch_id, ran.prepared.rows, len(tickets), 0.0, ran.started, ran.ended)
+            padding = padding_ratio(tickets)
+            timing = BatchTiming(batch_id, ran.prepared.rows, len(tickets), padding, ran.started, ran.ended)
             if ran.error is None:
                 self._rows += timing.rows
                 self._costs.add(timing.rows, ran.ended - ran.started + ran.prepared.seconds, ran.cost)

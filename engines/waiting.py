@@ -115,6 +115,12 @@ def scatter(tickets: list[Ticket], timing: BatchTiming, outputs: dict[str, Array
         start = end
 
 
+def padding_ratio(tickets: list[Ticket]) -> float:
+    """The share of a batch's tokens that only fills rows up."""
+    padded = sum([ticket.work.padding * ticket.tokens for ticket in tickets])
+    return padded / sum([ticket.tokens for ticket in tickets]) if padded else 0.0
+
+
 def sort_out(tickets: list[Ticket], spans: Mapping[int, Span], failures: Mapping[int, Exception]) -> list[Ticket]:
     """Note when each was prepared, answer those for which that failed, return the others."""
     for place, span in spans.items():

@@ -68,20 +68,21 @@ class Work:
     `inputs`: every input of the signature, with its dtype, or how to make them (`Batcher.prepares_inputs` says when
     that pays). In a batchable model all share axis 0, of `rows` rows; in any other model `rows` is 1 and the tensors
     are the whole request. `deadline`: absolute `time.monotonic()` seconds. `tag`: opaque, handed back in
-    `BatchReport.tags`.
+    `BatchReport.tags`. `padding`: share of its tokens that only fill rows up, 0 to 1.
     """
 
     inputs: Tensors | Deferred
     rows: int
     deadline: float = math.inf
     tag: object = None
+    padding: float = 0.0
 
 
 @dataclass(slots=True)
 class BatchTiming:
     """One engine run: `members` works of `rows` rows in all; `started` and `ended` in monotonic seconds.
 
-    `padding_ratio`: share of the computed rows that was padding, 0 to 1.
+    `padding_ratio`: share of the computed tokens that was padding, 0 to 1.
     """
 
     batch_id: int
