@@ -86,5 +86,6 @@ def _options(settings: "Settings", service: str, listen: str, run_dir: Path | No
         run_dir=run_dir,
         otlp_endpoint=spans,
         notice=_ALONE_NOTICE if run_dir is None else _MESH_NOTICE,
+        peers=section is not None and section.replicas + len(section.endpoints) > 1,
         limits=Limits(gateway.default_deadline_seconds, gateway.max_deadline_seconds, gateway.max_message_bytes),
     )

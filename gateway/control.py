@@ -90,7 +90,7 @@ class Control:
         self._health.set(ENVOY_PROCESS, well=False)
 
     def ready(self) -> bool:
-        """Say whether every service answers, and through Envoy too."""
+        """Say whether every service answers, through Envoy too, and has loaded what it found when it started."""
         return self.state.ready() and self._reachable
 
     @contextlib.asynccontextmanager
@@ -214,7 +214,7 @@ class Control:
 
     async def _look_through_envoy(self) -> None:
         """Note when Envoy's own health checks have found the services that serve: only then callers reach them."""
-        reachable = self.state.ready() and (self._reachable or await self._envoy_reaches_all())
+        reachable = self.state.all_serving() and (self._reachable or await self._envoy_reaches_all())
         if reachable != self._reachable:
             self._reachable = reachable
             self._health.set(ENVOY_PROCESS, well=reachable)

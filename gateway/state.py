@@ -25,10 +25,11 @@ class ModelEntry:
 class Replica:
     """One endpoint of a service: whether its health says SERVING, and what it last said of its models.
 
-    `extensions`: the Open Inference extensions it announces. `problem`: why it cannot be reached, "" when it can.
+    `settled`: the models that it found when it started are loaded or given up. `extensions`: the Open Inference extensions it announces. `problem`: why it cannot be reached, "" when it can.
     """
 
     serving: bool = False
+    settled: bool = False
     models: tuple[ModelEntry, ...] = ()
     extensions: tuple[str, ...] = ()
     problem: str = "not reached yet"
@@ -76,9 +77,16 @@ class MeshState:
         node = next(node for node in self.nodes if node.name == service)
         return any(self._replicas[endpoint].serving for endpoint in node.endpoints)
 
-    def ready(self) -> bool:
-        """Say whether every service answers."""
+    def all_serving(self) -> bool:
+        """Say whether every service answers, be it only that a model is still loading."""
         return all(self.serving(node.name) for node in self.nodes)
+
+    def ready(self) -> bool:
+        """Say whether every service answers and has loaded what it found when it started."""
+        return all(
+            any(self._replicas[endpoint].serving and self._replicas[endpoint].settled for endpoint in node.endpoints)
+            for node in self.nodes
+        )
 
     def models(self) -> Mapping[str, str]:
         """Return model name -> service that holds it; also of models not loaded, which must be routed to say why."""
@@ -114,9 +122,9 @@ class MeshState:
             ServiceStatus(
                 name=self.names.get(endpoint, node.name),
                 endpoint=endpoint,
-                ready=replica.serving,
+                ready=replica.serving and replica.settled,
                 models={entry.name: entry.state for entry in replica.models},
-                problem="" if replica.serving else replica.problem,
+                problem=replica.problem if not replica.serving else "" if replica.settled else "it loads its models",
             )
             for node in self.nodes
             for endpoint, replica in ((endpoint, self._replicas[endpoint]) for endpoint in node.endpoints)

@@ -76,26 +76,30 @@ async def _follow_health(state: MeshState, endpoint: str, channel: grpc.aio.Chan
             problem = "it ended its health stream"
         except grpc.aio.AioRpcError as error:
             problem = error.details() or error.code().name
-        await state.update(endpoint, serving=False, problem=problem)
+        await state.update(endpoint, serving=False, settled=False, problem=problem)
         await asyncio.sleep(_STARTING_SECONDS)
 
 
 async def _follow_models(state: MeshState, endpoint: str, channel: grpc.aio.Channel) -> None:
     """Models come and go, so the index is read anew; the last known one stays while the replica is away."""
     while True:
-        reached = await _read_models(state, endpoint, channel)
-        await asyncio.sleep(_INDEX_SECONDS if reached else _STARTING_SECONDS)
+        settled = await _read_models(state, endpoint, channel)
+        await asyncio.sleep(_INDEX_SECONDS if settled else _STARTING_SECONDS)
 
 
 async def _read_models(state: MeshState, endpoint: str, channel: grpc.aio.Channel) -> bool:
+    """Ask a replica for its models; return whether it has loaded those that it found when it started."""
+    stub = inference_stub(channel)
     try:
-        index = await inference_stub(channel).RepositoryIndex(inference.RepositoryIndexRequest(), timeout=CALL_SECONDS)
+        # In this order: when it says that they are loaded, the index says so too.
+        settled = (await stub.ServerReady(inference.ServerReadyRequest(), timeout=CALL_SECONDS)).ready
+        index = await stub.RepositoryIndex(inference.RepositoryIndexRequest(), timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError as error:
         _log.debug("%s: no index: %s", endpoint, error.details())
         return False
     entries = [ModelEntry(model.name, model.version, model.state, model.reason) for model in index.models]
-    await state.update(endpoint, models=tuple(entries))
-    return True
+    await state.update(endpoint, models=tuple(entries), settled=bool(settled))
+    return bool(settled)
 
 
 async def _read_extensions(state: MeshState, endpoint: str, channel: grpc.aio.Channel) -> None:

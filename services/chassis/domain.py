@@ -40,7 +40,7 @@ def section(settings: Settings, service: str) -> ServiceSettings:
 def host_for(settings: Settings, service: str, telemetry: Telemetry) -> ModelHost:
     """The models of a service, as the settings choose them."""
     mine = section(settings, service)
-    options = HostOptions(service, mine.models, mine.cores, mine.defaults)
+    options = HostOptions(service, mine.models, mine.cores, mine.defaults, frozenset(settings.models.pull))
     return ModelHost(Repository(settings.models_dir), options, telemetry.batch_observer)
 
 

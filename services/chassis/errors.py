@@ -210,9 +210,13 @@ def draining() -> ServiceError:
     return ServiceError(TABLE["DRAINING"], {})
 
 
-def model_unavailable(model: str, problem: str) -> ServiceError:
-    """The model exists and cannot answer; `problem` says why in words for callers: it is loading, or failed to load."""
-    return ServiceError(TABLE["MODEL_UNAVAILABLE"], {"model": model, "problem": problem})
+def model_unavailable(model: str, problem: str, retry_after: float = 0.0) -> ServiceError:
+    """The model exists and cannot answer; `problem` says why in words for callers: it is loading, or failed to load.
+
+    `retry_after`: seconds after which it may be otherwise, 0 = as the table says.
+    """
+    extra = [_retry_info(retry_after)] if retry_after else []
+    return ServiceError(TABLE["MODEL_UNAVAILABLE"], {"model": model, "problem": problem}, extra=extra)
 
 
 def engine_failed(model: str) -> ServiceError:

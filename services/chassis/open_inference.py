@@ -36,8 +36,8 @@ class OpenInferenceServicer:
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, call: Call) -> pb.ServerReadyResponse:
-        """True when every model of this process serves."""
-        return pb.ServerReadyResponse(ready=self._host.ready)
+        """True once the models that were there at the start are loaded; a broken one speaks for itself (ModelReady)."""
+        return pb.ServerReadyResponse(ready=self._host.settled)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
         """True when the model can be called now. Raises NOT_FOUND."""

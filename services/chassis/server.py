@@ -1,4 +1,4 @@
-"""One service process from start to end: bind, load, say so, serve, drain, exit."""
+"""One service process from start to end: bind, serve while models load behind, drain, exit."""
 
 import asyncio
 import contextlib
@@ -48,14 +48,14 @@ class Service:
 class Host(Protocol):
     """What the services compute with: the models of the process."""
 
-    async def start(self) -> None:
-        """Begin to load. Raises what a user should read as one line."""
+    async def start(self, arrived: Callable[[Any], None]) -> None:
+        """Begin to load, telling `arrived` of each model that serves. Raises what a user should read as one line."""
 
     async def loaded(self) -> None:
-        """Return when everything has been loaded or given up."""
+        """Return when everything that was there at the start has been loaded or given up."""
 
     def index(self) -> Sequence[Any]:
-        """Every model: `name`, `version`, `state` ("READY" or not) and `batcher` (`queued_rows`) or None."""
+        """Every model: `name`, `version`, `state` ("READY" or not) and `batcher` (`queued_rows`), None before READY."""
 
     async def drain(self) -> None:
         """Wait until nothing is queued or running."""
@@ -72,6 +72,8 @@ class Options:
     serves; None = nowhere. `otlp_endpoint`: where spans go, "" = nowhere. `grace`: seconds that calls in flight have
     to end once the process is told to stop. `settle`: seconds that what is on its way to or from the process may take.
     `notice`: seconds for which it takes calls after it has said NOT_SERVING, so that a gateway turns to others first.
+    `peers`: others can take the calls meanwhile, so it says SERVING only when its models are loaded; alone it says so
+    from the start, and each model answers as soon as it can.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Options:
     grace: float = 5.0
     settle: float = 0.1
     notice: float = 0.1
+    peers: bool = False
     limits: rpc.Limits = field(default_factory=rpc.Limits)
 
 
@@ -95,6 +98,7 @@ class Process:
         self.gate = Gate()
         self.policy = rpc.Policy(limits=options.limits, telemetry=self.telemetry, gate=self.gate)
         self._stop = asyncio.Event()
+        self._settled = False
 
     def stop(self) -> None:
         """Begin the drain, as SIGTERM does."""
@@ -111,13 +115,14 @@ class Process:
             page = cleanup.enter_context(MetricsPage(self.telemetry.metrics, self.options.metrics_listen))
             await cleanup.enter_async_context(self._signals())
             cleanup.push_async_callback(host.close)
-            await host.start()
+            await host.start(self._arrived)
             await server.start()
             cleanup.push_async_callback(self._drain, server)
             _log.info("%s listens on %s", self.options.name, address, extra={"address": address})
-            if await self._loads(host):
-                self._say_ready(address, page.url, cleanup)
-                await self._stop.wait()
+            self._say_ready(address, page.url, cleanup)
+            settling = asyncio.create_task(self._settle(host))
+            cleanup.callback(settling.cancel)
+            await self._stop.wait()
 
     def _build(self, services: Sequence[Service]) -> grpc.aio.Server:
         limit = self.options.limits.max_message_bytes
@@ -133,7 +138,7 @@ class Process:
         )
         descriptors = [service.descriptor for service in services]
         self.health.add(descriptor.full_name for descriptor in descriptors)
-        self.health.set(_MODELS, well=False)
+        self.health.set(_MODELS, well=not self.options.peers)
         # Health and reflection answer during the drain too.
         always = replace(self.policy, gate=Gate())
         server.add_generic_rpc_handlers(
@@ -162,24 +167,22 @@ class Process:
             return listen
         return f"{listen.rpartition(':')[0]}:{port}"
 
-    async def _loads(self, host: Host) -> bool:
-        """Wait for the models; False when the process was told to stop meanwhile."""
-        loading, stopping = asyncio.ensure_future(host.loaded()), asyncio.ensure_future(self._stop.wait())
-        done, _ = await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if loading not in done:
-            loading.cancel()
-            return False
-        loading.result()
-        models = host.index()
-        for model in models:
-            if model.batcher is not None:
-                self.telemetry.metrics.watch_queue(model.name, model.version, _queued_rows(model.batcher))
-        # One broken model must not take the others out of the mesh; a service without any is no use.
-        self.health.set(_MODELS, well=not models or any(model.state == "READY" for model in models))
+    def _arrived(self, model: Any) -> None:
+        """A model serves from now on."""
+        self.telemetry.metrics.watch_queue(model.name, model.version, _queued_rows(model.batcher))
+        if self._settled:
+            self.health.set(_MODELS, well=True)
+
+    async def _settle(self, host: Host) -> None:
+        """Say how it stands once the models are loaded; what comes later never takes the process out of the mesh."""
+        await host.loaded()
+        self._settled, models = True, host.index()
+        # One broken model must not take the others out of the mesh; beside a replica that can answer, a service
+        # without any is no use.
+        useless = bool(models) and all(model.state != "READY" for model in models)
+        self.health.set(_MODELS, well=not (self.options.peers and useless))
         gc.collect()
         gc.freeze()  # What is loaded stays: the collector need not look at it again.
-        return True
 
     def _say_ready(self, address: str, metrics: str, cleanup: contextlib.AsyncExitStack) -> None:
         """Write the run-file, whole or not at all."""

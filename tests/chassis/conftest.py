@@ -67,7 +67,8 @@ class NoModels:
         self.closed = False
         self.models: list[Any] = []
 
-    async def start(self) -> None: ...
+    async def start(self, arrived: Callable[[Any], None]) -> None:
+        self.arrived = arrived
 
     async def loaded(self) -> None:
         await self.hold.wait()

@@ -22,7 +22,7 @@ async def test_check_by_name(serve):
 
 async def test_list_tells_every_service(serve):
     async with serve() as running:
-        running.process.health.set("models", well=False, services=["inference.GRPCInferenceService"])
+        running.process.health.set("engine", well=False, services=["inference.GRPCInferenceService"])
         running.process.health.add(["other.Service"])
         call = running.channel().unary_unary(
             "/grpc.health.v1.Health/List", response_deserializer=health.ListResponse.FromString
@@ -42,9 +42,9 @@ async def test_watch_tells_changes_and_ends_with_the_process(serve):
         later = stub.Watch(health_pb2.HealthCheckRequest(service="later.Service"))
         assert (await known.read()).status == STATUS.SERVING
         assert (await later.read()).status == STATUS.SERVICE_UNKNOWN
-        running.process.health.set("models", well=False)
+        running.process.health.set("engine", well=False)
         assert (await known.read()).status == STATUS.NOT_SERVING
-        running.process.health.set("models", well=True)
+        running.process.health.set("engine", well=True)
         assert (await known.read()).status == STATUS.SERVING
         running.process.health.set("ready", well=True, services=["later.Service"])
         assert (await later.read()).status == STATUS.SERVING

@@ -6,6 +6,7 @@ import socket
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -159,7 +160,7 @@ async def test_a_process_that_loads_can_be_stopped(tools, tmp_path):
     class Slow:
         closed = False
 
-        async def start(self) -> None: ...
+        async def start(self, arrived: object) -> None: ...
 
         async def loaded(self) -> None:
             await asyncio.sleep(60)
@@ -215,3 +216,54 @@ async def test_sigterm_drains_a_real_process(tmp_path, tools):
     lines = [json.loads(line) for line in log.splitlines()]
     assert {line["process"] for line in lines} == {"v"}
     assert any("drains" in line["message"] for line in lines)
+
+
+class Loads:
+    """A host whose one model is loading until `finish`."""
+
+    def __init__(self, state: str = "READY") -> None:
+        self.model = SimpleNamespace(name="m", version="1", state="LOADING", batcher=None)
+        self.final = state
+        self.done = asyncio.Event()
+
+    async def start(self, arrived):
+        self.arrived = arrived
+
+    async def loaded(self):
+        await self.done.wait()
+
+    def index(self):
+        return [self.model]
+
+    async def drain(self): ...
+
+    async def close(self): ...
+
+    def finish(self):
+        self.model.state = self.final
+        self.model.batcher = SimpleNamespace(queued_rows=0)
+        if self.final == "READY":
+            self.arrived(self.model)
+        self.done.set()
+
+
+@pytest.mark.parametrize(
+    ("peers", "final", "while_loading", "loaded"),
+    [(False, "READY", 1, 1), (False, "UNAVAILABLE", 1, 1), (True, "READY", 2, 1), (True, "UNAVAILABLE", 2, 2)],
+)
+async def test_a_process_says_serving_before_its_models_do_unless_others_can_answer(
+    tools, tmp_path, peers, final, while_loading, loaded
+):
+    host, process = Loads(final), Process(Options("one", "127.0.0.1:0", tmp_path, peers=peers))
+    run = asyncio.create_task(process.run([], host))
+    await tools.poll((tmp_path / "one.json").exists)
+    await asyncio.sleep(0.05)
+    assert process.health.status("") == while_loading
+    host.finish()
+    await asyncio.sleep(0.05)
+    assert process.health.status("") == loaded
+    # What arrives later is of use in any case.
+    host.arrived(host.model)
+    assert process.health.status("") == 1
+    process.stop()
+    await asyncio.wait_for(run, 5)

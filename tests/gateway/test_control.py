@@ -22,9 +22,10 @@ from headrace.control.v1 import control_pb2, control_pb2_grpc
 from headrace.inference import open_inference_pb2 as pb
 from headrace.inference import open_inference_pb2_grpc as pb_grpc
 from services.chassis import health, rpc
-from services.chassis.settings import Settings
+from services.chassis.settings import ServiceSettings, Settings
 
 VISION = "headrace.vision.v1.VisionService"
+ONE = Settings(services={"vision": ServiceSettings()})
 
 
 class Models:
@@ -32,9 +33,13 @@ class Models:
 
     def __init__(self, *names: str) -> None:
         self.names = names
+        self.settled = True
 
     async def ServerMetadata(self, request: Any, call: Any) -> Any:
         return pb.ServerMetadataResponse(name="headrace", extensions=["parameters", "statistics"])
+
+    async def ServerReady(self, request: Any, call: Any) -> Any:
+        return pb.ServerReadyResponse(ready=self.settled)
 
     async def RepositoryIndex(self, request: Any, call: Any) -> Any:
         models = [pb.RepositoryIndexResponse.ModelIndex(name=name, version="1", state="READY") for name in self.names]
@@ -81,7 +86,7 @@ def run_dir() -> Any:
 
 @pytest.fixture
 async def control(run_dir: Path) -> AsyncIterator[Control]:
-    made = Control(Settings(), run_dir)
+    made = Control(ONE, run_dir)
     async with made.serving():
         yield made
 
@@ -97,6 +102,24 @@ def reason(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     info = error_details_pb2.ErrorInfo()
     assert status_pb2.Status.FromString(details).details[0].Unpack(info)
     return info
+
+
+async def test_a_service_that_loads_answers_and_is_not_ready(control: Control, run_dir: Path) -> None:
+    models = Models("double")
+    models.settled = False
+    async with service(f"unix:{run_dir}/vision-0.sock", models):
+        await until(control.state.all_serving)
+        await until(lambda: control.state.models() == {"double": "vision"})
+        assert not control.ready()
+        assert control.state.statuses()[0].problem == "it loads its models"
+        models.settled = True
+        await until(control.ready)
+        # A process that has begun again loads again.
+    await until(lambda: not control.state.all_serving())
+    models.settled = False
+    async with service(f"unix:{run_dir}/vision-0.sock", models):
+        await until(control.state.all_serving)
+        assert not control.ready()
 
 
 async def test_follows_a_service_through_life_and_death(
@@ -128,11 +151,11 @@ async def test_follows_a_service_through_life_and_death(
 
 
 async def test_a_restarted_control_process_remembers_the_models(run_dir: Path) -> None:
-    first = Control(Settings(), run_dir)
+    first = Control(ONE, run_dir)
     async with first.serving(), service(f"unix:{run_dir}/vision-0.sock", Models("double")):
         await until(first.ready)
         await until(lambda: "double" in str(runfile.read_status(run_dir)))
-    second = Control(Settings(), run_dir)
+    second = Control(ONE, run_dir)
     assert second._snapshot().models == {"double": "vision"}
     assert not second.state.ready()
 

@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,8 +40,8 @@ async def test_only_the_models_that_are_asked_for(tmp_path):
     assert [model.name for model in every.index()] == ["colours", "double"]
     assert [(model.name, model.state) for model in some.index()] == [("colours", "READY"), ("gone", "UNAVAILABLE")]
     assert "there is no such model" in some.index()[1].reason
-    assert every.ready
-    assert not some.ready
+    assert every.settled
+    assert some.settled
     for one in (every, some):
         await one.close()
 
@@ -103,7 +104,7 @@ class DyingEngine(FakeEngine):
 class DyingEntry:
     """An entry whose engine takes its thread along."""
 
-    name, folder, versions, error = "dying", Path(), (1,), None
+    name, folder, versions, error = "slow", Path(), (1,), None
 
     def __init__(self, models):
         tiny_models.add_slow(models, 0.0)
@@ -120,13 +121,90 @@ async def test_a_model_whose_engines_have_died_says_so(tmp_path):
     one = ModelHost(SimpleNamespace(path=tmp_path, scan=lambda: [entry]), HostOptions("vision"))
     await one.start()
     await one.loaded()
-    model = one.resolve("dying", "tensor")
+    model = one.resolve("slow", "tensor")
     assert (await one.infer(model, Work({"x": np.ones((1, 4), np.float32)}, 1))).rows == 1
     await refused(one.infer(model, Work({"x": np.full((1, 4), 2, np.float32)}, 1)))
     lost = await refused(one.infer(model, Work({"x": np.ones((1, 4), np.float32)}, 1)))
     assert (lost.code, lost.reason) == (grpc.StatusCode.UNAVAILABLE, "MODEL_UNAVAILABLE")
     assert "engines have stopped" in lost.message
     with pytest.raises(ServiceError, match="engines have stopped"):
-        one.resolve("dying", "tensor")
-    assert not one.ready
+        one.resolve("slow", "tensor")
+    assert one.index()[0].state == "UNAVAILABLE"
+    await one.close()
+
+
+async def arrives(one, name, seconds=5.0):
+    async with asyncio.timeout(seconds):
+        while not any(model.name == name and model.state == "READY" for model in one.index()):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_model_that_arrives_later_serves_within_a_second(tmp_path):
+    models, workshop = tmp_path / "models", tmp_path / "workshop"
+    models.mkdir()
+    workshop.mkdir()
+    told = []
+    one = host(models, defaults={"classify": "colours"}, awaited=frozenset({"colours", "double"}))
+    await one.start(told.append)
+    await one.loaded()
+    assert one.settled
+    for asked in ("", "colours"):
+        with pytest.raises(ServiceError, match="headrace models pull colours") as missing:
+            one.resolve(asked, "classify")
+        assert missing.value.code is grpc.StatusCode.UNAVAILABLE
+        assert [detail.type_url.rpartition(".")[2] for detail in missing.value.details().details][-1] == "RetryInfo"
+    with pytest.raises(ServiceError) as unknown:
+        one.resolve("color", "classify")
+    assert unknown.value.code is grpc.StatusCode.NOT_FOUND
+    tiny_models.add_colours(workshop)
+    (workshop / "colours").rename(models / "colours")
+    await arrives(one, "colours", 2.0)
+    assert one.resolve("", "classify").name == "colours"
+    assert [model.name for model in told] == ["colours"]
+    await one.close()
+
+
+async def test_a_broken_model_is_tried_again_when_its_files_change(tmp_path):
+    tiny_models.add_double(tmp_path)
+    tiny_models.write(tmp_path / "typo", 'taskz = ["tensor"]\n', (tmp_path / "double/1/model.onnx").read_bytes())
+    tiny_models.write(tmp_path / "cut", 'tasks = ["tensor"]\n', b"not a network")
+    one = host(tmp_path)
+    await one.start()
+    await one.loaded()
+    states = {model.name: model.state for model in one.index()}
+    assert states == {"cut": "UNAVAILABLE", "double": "READY", "typo": "UNAVAILABLE"}
+    serving = one.resolve("double", "tensor")
+    tiny_models.write(tmp_path / "typo", 'tasks = ["tensor"]\n', (tmp_path / "double/1/model.onnx").read_bytes())
+    await arrives(one, "typo")
+    # Not finished yet, then gone: neither is anything to talk about for long.
+    shutil.rmtree(tmp_path / "cut")
+    async with asyncio.timeout(5):
+        while one.serves("cut"):
+            await asyncio.sleep(0.02)
+    assert one.resolve("double", "tensor") is serving
+    await one.close()
+
+
+async def test_a_broken_model_that_turns_out_to_be_anothers_leaves(tmp_path):
+    tiny_models.write(tmp_path / "typo", 'taskz = ["tensor"]\n', b"")
+    one = host(tmp_path)
+    await one.start()
+    await one.loaded()
+    assert one.serves("typo")
+    (tmp_path / "typo/model.toml").write_text('name = "typo"\nservice = "nlp"\ntasks = ["tensor"]\n')
+    async with asyncio.timeout(5):
+        while one.serves("typo"):
+            await asyncio.sleep(0.02)
+    await one.close()
+
+
+async def test_small_models_serve_first(tmp_path):
+    tiny_models.add_colours(tmp_path, "a_large_one")
+    (tmp_path / "a_large_one/1/notes.bin").write_bytes(bytes(1 << 20))
+    tiny_models.add_double(tmp_path)
+    told = []
+    one = host(tmp_path)
+    await one.start(lambda model: told.append(model.name))
+    await one.loaded()
+    assert told == ["double", "a_large_one"]
     await one.close()
