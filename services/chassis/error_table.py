@@ -145,8 +145,14 @@ def _capacity_rows() -> Iterator[Row]:
         gateway="the deadline passed before the service answered: allow more time or send less",
     )
     yield _row(
+        "TOO_MANY_STREAMS",
+        code.RESOURCE_EXHAUSTED,
+        "{limit} live streams are open, which is as many as this process takes: try again in {retry_after_ms} ms",
+    )
+    yield _row(
         "IDLE_TIMEOUT",
         code.DEADLINE_EXCEEDED,
+        "nothing came for {idle_s} s and the stream was closed: open a new one when there is data",
         gateway="the stream carried nothing for too long and was closed: open a new one when there is data",
     )
 

@@ -30,6 +30,7 @@ __all__ = [
     "draining",
     "engine_failed",
     "from_gateway",
+    "idle_timeout",
     "internal",
     "invalid_argument",
     "invalid_arguments",
@@ -41,6 +42,7 @@ __all__ = [
     "quota_exceeded",
     "quote",
     "to_item_status",
+    "too_many_streams",
     "unknown_method",
 ]
 
@@ -179,17 +181,22 @@ def not_found(kind: str, name: str, known: Iterable[str] = ()) -> ServiceError:
 
 def queue_full(model: str, retry_after: float) -> ServiceError:
     """The queue of `model` has no room; `retry_after` in seconds, as the batcher estimates it."""
-    return _retry_later("QUEUE_FULL", model, retry_after)
+    return _retry_later("QUEUE_FULL", {"model": model}, retry_after)
 
 
-def deadline_unmeetable(model: str, retry_after: float) -> ServiceError:
-    """The work would expire before an engine is free; it is refused at once."""
-    return _retry_later("DEADLINE_UNMEETABLE", model, retry_after)
+def deadline_unmeetable(model: str, retry_after: float, message: str = "") -> ServiceError:
+    """The work would expire before it is done; it is refused at once. `message`: better words than the table's."""
+    return _retry_later("DEADLINE_UNMEETABLE", {"model": model}, retry_after, message)
 
 
-def _retry_later(reason: str, model: str, retry_after: float) -> ServiceError:
-    values = {"model": model, "retry_after_ms": str(max(1, round(retry_after * 1000)))}
-    return ServiceError(TABLE[reason], values, extra=[_retry_info(max(retry_after, 0.001))])
+def too_many_streams(limit: int, retry_after: float) -> ServiceError:
+    """The process has `limit` streams open, which is its limit."""
+    return _retry_later("TOO_MANY_STREAMS", {"limit": str(limit)}, retry_after)
+
+
+def _retry_later(reason: str, values: Mapping[str, str], retry_after: float, message: str = "") -> ServiceError:
+    values = {**values, "retry_after_ms": str(max(1, round(retry_after * 1000)))}
+    return ServiceError(TABLE[reason], values, message=message, extra=[_retry_info(max(retry_after, 0.001))])
 
 
 def quota_exceeded(subject: str, problem: str, retry_after: float) -> ServiceError:
@@ -203,6 +210,11 @@ def quota_exceeded(subject: str, problem: str, retry_after: float) -> ServiceErr
 def deadline_exceeded(method: str, allowed: float) -> ServiceError:
     """The call's deadline, `allowed` seconds after its start, has passed."""
     return ServiceError(TABLE["DEADLINE_EXCEEDED"], {"method": method, "deadline_s": f"{max(allowed, 0.0):.3g}"})
+
+
+def idle_timeout(allowed: float) -> ServiceError:
+    """A stream carried nothing for `allowed` seconds."""
+    return ServiceError(TABLE["IDLE_TIMEOUT"], {"idle_s": f"{allowed:.3g}"})
 
 
 def draining() -> ServiceError:

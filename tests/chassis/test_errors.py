@@ -20,6 +20,8 @@ MADE = [
     errors.not_found("service", "x", ["y"]),
     errors.queue_full("double", 0.25),
     errors.deadline_unmeetable("double", 1.5),
+    errors.too_many_streams(64, 2.0),
+    errors.idle_timeout(60.0),
     errors.quota_exceeded("account:7", "10 calls a second are allowed", 0.5),
     errors.deadline_exceeded("a.B/C", 2.5),
     errors.draining(),
