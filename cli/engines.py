@@ -1,5 +1,7 @@
 """`headrace engines`: build TensorRT plans ahead of time, list them, look into them."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,38 +11,89 @@ from cli.failure import fail, one_line
 from cli.models import Config, Models, models_directory
 from engines.repository import Entry, NoSuchVersion, Repository
 from engines.strict_toml import ConfigError
-from engines.tensorrt.libraries import LIBRARIES, TensorRTError, library
+from engines.tensorrt import sizes
+from engines.tensorrt.libraries import LIBRARIES, Library, TensorRTError, library
 from engines.tensorrt.plans import Sidecar
+from engines.tensorrt.profiles import Stretch
 
 app = typer.Typer(help="Build TensorRT engines ahead of time, list them, look into them.", no_args_is_help=True)
 
 
 @app.command()
 def build(  # noqa: PLR0913 - a command's flags are its parameters.
-    model: Annotated[str, typer.Argument(help="A model of the repository: 'name' or 'name@version'.")],
+    model: Annotated[str, typer.Argument(help="A model of the repository: 'name' or 'name@version'.")] = "",
     *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every model of the repository, its newest version.")
+    ] = False,
     library_name: Annotated[str, typer.Option("--library", help=f"One of {', '.join(LIBRARIES)}.")] = "tensorrt-rtx",
     target: Annotated[list[str] | None, typer.Option(help="Compute capability, such as sm89; may be repeated.")] = None,
     bucket: Annotated[list[int] | None, typer.Option(help="Rows of a profile; may be repeated, rising.")] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="Greatest size of an open dimension: name=N.")] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(help="Sizes of an open dimension: name=N, name=32,256 or name=0:448.")
+    ] = None,
     config: Config = None,
     models: Models = None,
 ) -> None:
-    """Build a model's engine, with a profile for each batch bucket; tensorrt-rtx needs no GPU for it."""
+    """Build engines, with profiles for batches and open dimensions; tensorrt-rtx needs no GPU for it."""
+    from engines.tensorrt.libraries import require_build
+
+    if bool(model) == everything:
+        fail("name one model to build, or say --all")
+    with one_line(TensorRTError, ConfigError):
+        directory = models_directory(config, models)
+        wish = _Wish(library(library_name), tuple(target or ()), tuple(bucket or ()), sizes.parse(dim or []))
+        require_build(wish.library, wish.targets)
+        chosen = _all(directory) if everything else [_find(directory, model)]
+    failed = 0
+    for entry, version in chosen:
+        try:
+            typer.echo(_build(entry, version, wish))
+        except (TensorRTError, ConfigError) as error:
+            failed += 1
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What the command line asks of each build; empty = what the model's manifest says."""
+
+    library: Library
+    targets: tuple[str, ...]
+    buckets: tuple[int, ...]
+    dimensions: Mapping[str, tuple[Stretch, ...]]
+
+
+def _build(entry: Entry, version: int, wish: _Wish) -> str:
+    """Build one plan and say so in a line. Raises TensorRTError, ConfigError."""
     from engines.tensorrt.builder import BuildOptions
     from engines.tensorrt.builder import build as build_plan
-    from engines.tensorrt.profiles import buckets_for
+    from engines.tensorrt.onnx_inputs import read_inputs
 
-    with one_line(TensorRTError, ConfigError):
-        entry, version = _find(models_directory(config, models), model)
-        most = entry.manifest.batching.max_rows if entry.manifest is not None else 1
-        buckets = tuple(bucket) if bucket else buckets_for(most)
-        options = BuildOptions(library(library_name), buckets, tuple(target or ()), _dimensions(dim or []))
-        typer.echo(f"{entry.name}@{version}: building with {library_name} ...", err=True)
-        built = build_plan(entry.folder / str(version) / "model.onnx", options)
+    if entry.manifest is None:
+        raise entry.error or ConfigError(entry.folder, "", "has no manifest")
+    model_file = entry.folder / str(version) / "model.onnx"
+    known = sizes.dimensions(entry.manifest, read_inputs(model_file))
+    options = BuildOptions(
+        wish.library, wish.buckets or sizes.rows(entry.manifest), wish.targets, {**known, **wish.dimensions}
+    )
+    typer.echo(f"{entry.name}@{version}: building with {wish.library.name} ...", err=True)
+    built = build_plan(model_file, options)
     about = built.sidecar
     how = "built before" if built.reused else f"built in {about.build_seconds:.1f} s"
-    typer.echo(f"{entry.name}@{version}: {how}, {about.plan_bytes / 1e6:.1f} MB, {about.key.precision}, {built.plan}")
+    profiles = f"{len(about.key.profiles)} profile{'' if len(about.key.profiles) == 1 else 's'}"
+    size = f"{about.plan_bytes / 1e6:.1f} MB"
+    return f"{entry.name}@{version}: {how}, {size}, {about.key.precision}, {profiles}, {built.plan}"
+
+
+def _all(directory: Path) -> list[tuple[Entry, int]]:
+    """The newest version of every model that has a network. Raises ConfigError."""
+    entries = [
+        entry for entry in Repository(directory).scan() if entry.manifest is None or entry.manifest.backend != "fake"
+    ]
+    return [(entry, entry.versions[-1] if entry.versions else 0) for entry in entries]
 
 
 @app.command("list")
@@ -126,13 +179,3 @@ def _find(directory: Path, model: str) -> tuple[Entry, int]:
         return entry, entry.resolve(version)
     except NoSuchVersion as error:
         raise TensorRTError(str(error)) from error
-
-
-def _dimensions(given: list[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for item in given:
-        name, _, size = item.partition("=")
-        if not name or not size.isdecimal() or int(size) < 1:
-            raise TensorRTError(f"--dim {item}: write it as name=N, such as sequence=128")
-        found[name] = int(size)
-    return found

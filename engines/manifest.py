@@ -8,6 +8,7 @@ from pydantic import Field
 
 from engines import strict_toml
 from engines.sections.base import Positive, Section, Text
+from engines.sections.dimensions import Dimension
 from engines.sections.reading import Reader
 from engines.sections.recommendation import Recommender
 from engines.sections.speech import Recognizer
@@ -129,6 +130,7 @@ class Manifest(Section):
     batching: Batching = Batching()
     instances: Instances = Instances()
     tensors: TensorList = TensorList()
+    dimensions: dict[str, Dimension] = Field(default_factory=dict)
     fake: Fake | None = None
 
     @property

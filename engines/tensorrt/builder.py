@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from engines.tensorrt import plans, profiles
 from engines.tensorrt.libraries import Library, TensorRTError, load, require_build
 from engines.tensorrt.onnx_inputs import read_inputs
 from engines.tensorrt.plans import Key, Sidecar
+from engines.tensorrt.profiles import Stretch
 from engines.tensorrt.session import BuildSession
 
 _log = logging.getLogger(__name__)
@@ -27,14 +28,14 @@ _DEFAULT_BUCKETS: Final = (1, 4, 16)
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """`buckets`: greatest row counts of the profiles, rising. `dimensions`: greatest size of each other open dimension,
+    """`buckets`: greatest row counts of the profiles, rising. `dimensions`: the stretches of each other open dimension,
     by its name in the ONNX file. `targets`: compute capabilities such as "sm89"; none = the library's default.
     """
 
     library: Library
     buckets: tuple[int, ...] = _DEFAULT_BUCKETS
     targets: tuple[str, ...] = ()
-    dimensions: Mapping[str, int] = field(default_factory=dict)
+    dimensions: Mapping[str, Sequence[Stretch]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ The context stack is per thread and an engine is called from one worker thread, 
 method pushes the device's primary context and pops it again.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,7 @@ from engines.base import DTYPES, Array, EngineError, Signature, Tensors, TensorS
 from engines.signatures import zeros
 from engines.tensorrt import profiles
 from engines.tensorrt.libraries import Library, TensorRTError, load
-from engines.tensorrt.plans import Profile, Sidecar, TensorInfo
+from engines.tensorrt.plans import Sidecar, TensorInfo
 from engines.tensorrt.session import make_logger
 
 _ROWS: Final = "rows"
@@ -96,27 +97,25 @@ class TensorRTEngine:
             self._cuda.Context.pop()
 
     def _allocate(self) -> None:
-        for info in (*self._sidecar.inputs, *self._sidecar.outputs):
+        """Memory for each tensor, enough for the greatest shapes of every profile. Raises TensorRTError."""
+        tensors = (*self._sidecar.inputs, *self._sidecar.outputs)
+        counts = {info.name: _count(info.shape) for info in tensors}
+        for profile in self._sidecar.key.profiles:
+            self._select(profile.greatest)
+            for info in tensors:
+                shape = profile.greatest.get(info.name) or self._shape(info.name)
+                counts[info.name] = max(counts[info.name], _count(shape))
+        for info in tensors:
             if info.datatype not in DTYPES:
                 raise TensorRTError(
                     f"{self._plan}: tensor '{info.name}' is of type {info.datatype}, which cannot be served"
                 )
-            self._buffers[info.name] = _Buffer(self._cuda, self._greatest(info), DTYPES[info.datatype])
+            if counts[info.name] < 0:
+                raise TensorRTError(f"{self._plan}: the size of output '{info.name}' depends on the data")
+            self._buffers[info.name] = _Buffer(self._cuda, counts[info.name], DTYPES[info.datatype])
             self._context.set_tensor_address(info.name, int(self._buffers[info.name].device))
 
-    def _greatest(self, info: TensorInfo) -> tuple[int, ...]:
-        """The greatest shape of a tensor over all profiles. Raises TensorRTError where only a run could tell."""
-        known: tuple[Profile, ...] = self._sidecar.key.profiles
-        if not known:
-            return info.shape
-        if info.name in known[-1].greatest:
-            return known[-1].greatest[info.name]
-        rows = next(iter(known[-1].greatest.values()))[0]
-        if -1 in info.shape[1:]:
-            raise TensorRTError(f"{self._plan}: output '{info.name}' has an open dimension besides its rows")
-        return (rows, *info.shape[1:]) if info.shape and info.shape[0] == -1 else info.shape
-
-    def _select(self, shapes: dict[str, tuple[int, ...]]) -> None:
+    def _select(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         if not self._sidecar.key.profiles:
             return
         index = profiles.covering(self._sidecar.key.profiles, shapes)
@@ -137,23 +136,30 @@ class TensorRTEngine:
 
 
 class _Buffer:
-    """One tensor's memory on the device and its pinned twin on the host, for the greatest shape."""
+    """One tensor's memory on the device and its pinned twin on the host, for the greatest number of elements."""
 
-    def __init__(self, cuda: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._host: Array = cuda.pagelocked_empty(int(np.prod(shape)), dtype)
-        self.device: Any = cuda.mem_alloc(max(self._host.nbytes, 1))
+    def __init__(self, cuda: Any, count: int, dtype: np.dtype[Any]) -> None:
+        self._host: Array = cuda.pagelocked_empty(max(count, 1), dtype)
+        self.device: Any = cuda.mem_alloc(self._host.nbytes)
 
     def send(self, array: Array, cuda: Any, stream: Any) -> None:
         """Start copying `array` to the device."""
         staged = self._host[: array.size]
         staged[:] = array.reshape(-1)
-        cuda.memcpy_htod_async(self.device, staged, stream)
+        if array.size:  # a cache before its first step has nothing to copy
+            cuda.memcpy_htod_async(self.device, staged, stream)
 
     def receive(self, shape: tuple[int, ...], cuda: Any, stream: Any) -> Array:
         """Start copying a tensor of `shape` from the device; what is returned is filled when the stream is done."""
         staged = self._host[: int(np.prod(shape))]
-        cuda.memcpy_dtoh_async(staged, self.device, stream)
+        if staged.size:
+            cuda.memcpy_dtoh_async(staged, self.device, stream)
         return staged.reshape(shape)
+
+
+def _count(shape: Sequence[int]) -> int:
+    """Elements of a shape; -1 while one of its sizes is open."""
+    return -1 if min(shape, default=0) < 0 else math.prod(shape)
 
 
 def _spec(info: TensorInfo) -> TensorSpec:

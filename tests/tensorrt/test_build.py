@@ -12,7 +12,7 @@ from engines.base import TensorSpec
 from engines.tensorrt import availability, obstacle, open_engine, plans
 from engines.tensorrt.builder import BuildOptions, build
 from engines.tensorrt.libraries import LIBRARIES, TensorRTError, gpus, installed, library, require_build
-from engines.tensorrt.profiles import buckets_for, covering, make
+from engines.tensorrt.profiles import buckets_for, covering, make, stretches
 from engines.zoo import registry
 from engines.zoo.artifacts import Artifacts, default_cache
 from engines.zoo.pull import pull
@@ -45,12 +45,26 @@ def test_profiles_cover_every_row_count_once() -> None:
     assert [covering(made, {"x": (rows, 3)}) for rows in (1, 2, 4, 5, 16, 17)] == [0, 1, 1, 2, 2, None]
 
 
-def test_profiles_bound_other_open_dimensions() -> None:
-    tokens = TensorSpec("ids", "INT64", ("batch", "length"))
-    (one,) = make([tokens], (8,), {"length": 128})
-    assert (one.least["ids"], one.best["ids"]) == ((1, 1), (8, 128))
-    with pytest.raises(TensorRTError, match=r"'ids' has the open dimension 'length': bound it with --dim length=N"):
-        make([tokens], (8,), {})
+def test_profiles_cover_each_stretch_of_each_open_dimension() -> None:
+    ids = TensorSpec("ids", "INT64", ("batch", "length"))
+    cache = TensorSpec("cache", "FP32", ("batch", 2, "past", 4))
+    made = make([ids, cache], (1, 8), {"length": stretches((32, 128)), "past": stretches((64,), least=0)})
+    assert [(one.least["ids"], one.greatest["ids"]) for one in made] == [
+        ((1, 1), (1, 32)),
+        ((1, 33), (1, 128)),
+        ((2, 1), (8, 32)),
+        ((2, 33), (8, 128)),
+    ]
+    assert {(one.least["cache"][2], one.best["cache"][2]) for one in made} == {(0, 64)}
+    assert covering(made, {"ids": (3, 40), "cache": (3, 2, 0, 4)}) == 3
+    assert covering(made, {"ids": (3, 129), "cache": (3, 2, 0, 4)}) is None
+    with pytest.raises(TensorRTError, match=r"'cache' has the open dimension 'past': bound it with --dim past=N"):
+        make([ids, cache], (8,), {"length": stretches((128,))})
+
+
+def test_rows_that_the_model_fixes_need_no_buckets() -> None:
+    (one,) = make([TensorSpec("sound", "FP32", (1, "samples"))], (1, 4, 16), {"samples": stretches((512,))})
+    assert (one.least["sound"], one.greatest["sound"]) == ((1, 1), (1, 512))
 
 
 def test_fixed_shapes_need_no_profile() -> None:
