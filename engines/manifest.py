@@ -167,6 +167,8 @@ def _mistakes(manifest: Manifest, folder: str) -> list[tuple[str, str, str]]:
     if manifest.service == "vision" and {"classify", "embed"} & set(manifest.tasks) and manifest.image is None:
         found.append(("image", "the section is missing", "and a vision model that classifies or embeds needs it"))
     found += _text_mistakes(manifest)
+    if "recognize" in manifest.tasks and manifest.recognizer is None:
+        found.append(("recognizer", "the section is missing", "and the task 'recognize' needs it"))
     if manifest.image is not None and 0.0 in manifest.image.scale:
         found.append(("image.scale", "has a zero", "must be numbers other than 0"))
     if manifest.fake is not None and manifest.backend != "fake":

@@ -12,6 +12,11 @@ NAMES: Final = (
     "double",
     "efficientnet_lite0",
     "all_minilm_l6_v2",
+    "silero_vad",
+    "whisper_tiny_en_encoder",
+    "whisper_tiny_en",
+    "whisper_base_encoder",
+    "whisper_base",
 )
 
 
