@@ -158,17 +158,15 @@ def _mistakes(manifest: Manifest, folder: str) -> list[tuple[str, str, str]]:
         found.append(("name", f"is '{manifest.name}'", allowed))
     if len(set(manifest.tasks)) != len(manifest.tasks):
         found.append(("tasks", "names a task twice", "must name each once"))
-    for task in ("classify", "embed"):
-        section = getattr(manifest, task)
+    for task, name in (("classify", "classify"), ("embed", "embed"), ("recognize", "recognizer")):
+        section = getattr(manifest, name)
         if task in manifest.tasks and section is None:
-            found.append((task, "the section is missing", f"and the task '{task}' needs it"))
+            found.append((name, "the section is missing", f"and the task '{task}' needs it"))
         if task not in manifest.tasks and section is not None:
-            found.append((task, "the section is there", f"but tasks does not name '{task}'"))
+            found.append((name, "the section is there", f"but tasks does not name '{task}'"))
     if manifest.service == "vision" and {"classify", "embed"} & set(manifest.tasks) and manifest.image is None:
         found.append(("image", "the section is missing", "and a vision model that classifies or embeds needs it"))
     found += _text_mistakes(manifest)
-    if "recognize" in manifest.tasks and manifest.recognizer is None:
-        found.append(("recognizer", "the section is missing", "and the task 'recognize' needs it"))
     if manifest.image is not None and 0.0 in manifest.image.scale:
         found.append(("image.scale", "has a zero", "must be numbers other than 0"))
     if manifest.fake is not None and manifest.backend != "fake":
