@@ -122,27 +122,48 @@ def add(  # noqa: PLR0913 - a command's flags are its parameters.
     path: Annotated[Path, typer.Argument(help="An .onnx file, or a model folder with its model.toml.")],
     *,
     name: Annotated[str, typer.Option(help="The model's name; the file's or folder's own where left out.")] = "",
-    task: Annotated[list[str] | None, typer.Option(help="classify, embed or tensor; may be repeated.")] = None,
+    service: Annotated[str, typer.Option(help="vision or nlp; nlp where there is a tokenizer.")] = "",
+    task: Annotated[
+        list[str] | None, typer.Option(help="classify, embed, tensor, or rerank for texts; may be repeated.")
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="Names of the classes, one a line.")] = None,
-    size: Annotated[int, typer.Option(help="Width and height, where the file leaves them open.")] = 0,
-    mean: Annotated[tuple[float, float, float], typer.Option(help="Subtracted from R, G, B (0..255).")] = (
+    tokenizer: Annotated[Path | None, typer.Option(help="Texts: the model's tokenizer.json.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Texts: longest one read; else as the tokenizer says.")] = 0,
+    pooling: Annotated[str, typer.Option(help="Texts: mean or cls, for outputs of a vector a token.")] = "",
+    size: Annotated[int, typer.Option(help="Pictures: width and height, where the file leaves them open.")] = 0,
+    mean: Annotated[tuple[float, float, float], typer.Option(help="Pictures: subtracted from R, G, B (0..255).")] = (
         123.675,
         116.28,
         103.53,
     ),
-    scale: Annotated[tuple[float, float, float], typer.Option(help="Then divided by.")] = (58.395, 57.12, 57.375),
-    crop: Annotated[float, typer.Option(help="Share of the resized picture's side that is cut out.")] = 0.875,
-    color: Annotated[str, typer.Option(help="RGB or BGR.")] = "RGB",
+    scale: Annotated[tuple[float, float, float], typer.Option(help="Pictures: then divided by.")] = (
+        58.395,
+        57.12,
+        57.375,
+    ),
+    crop: Annotated[float, typer.Option(help="Pictures: share of the resized side that is cut out.")] = 0.875,
+    color: Annotated[str, typer.Option(help="Pictures: RGB or BGR.")] = "RGB",
     licence: Annotated[str, typer.Option(help="Recorded in the manifest.")] = "",
     config: Config = None,
     models: Models = None,
 ) -> None:
     """Put a model of your own into the repository: write its model.toml, load it, run it on zeros, then keep it."""
     from engines.zoo.adopt import Request, adopt
+    from engines.zoo.manifest_text import Preprocessing, Reading
 
     with one_line(ZooError, ConfigError):
         directory = models_directory(config, models)
-        request = Request(path, name, tuple(task or ()), labels, size, mean, scale, crop, color, licence)
+        request = Request(
+            path=path,
+            name=name,
+            service=service,
+            tasks=tuple(task or ()),
+            labels=labels,
+            tokenizer=tokenizer,
+            licence=licence,
+            image=Preprocessing(size, mean, scale, crop, color),
+            text=Reading(max_tokens, pooling),
+        )
         adopted = adopt(request, directory)
     typer.echo(f"{adopted.name}: added, {adopted.folder}")
     for note in adopted.notes:

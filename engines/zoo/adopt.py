@@ -5,7 +5,7 @@ The folder is made beside its final place, loaded and run on zeros, and renamed 
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,26 +16,31 @@ from engines.repository import Repository
 from engines.strict_toml import ConfigError
 from engines.zoo.errors import ZooError, cannot_write
 from engines.zoo.inspection import Facts, inspect
-from engines.zoo.manifest_text import Preprocessing, write
+from engines.zoo.manifest_text import Preprocessing, Reading, write
+from engines.zoo.tokenizer_file import longest
 
-_TASKS: Final = ("classify", "embed", "tensor")
+_TASKS: Final = {"vision": ("classify", "embed", "tensor"), "nlp": ("classify", "embed", "rerank", "tensor")}
+_TOKENIZER: Final = "tokenizer.json"
 _TEMPORARY: Final = ".add-"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user gave. `tasks` may be empty: classify where there are labels, else tensor. `size` 0 = the file's."""
+    """What the user gave. `tasks` may be empty: classify where there are labels, else embed for texts, else tensor.
+
+    `service`: "vision" or "nlp"; empty = nlp where there is a `tokenizer`. `image` and `text` say how its input is
+    made; `text.max_tokens` 0 = what the tokenizer says, else 256.
+    """
 
     path: Path
     name: str = ""
+    service: str = ""
     tasks: tuple[str, ...] = ()
     labels: Path | None = None
-    size: int = 0
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    scale: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    crop: float = 0.875
-    color: str = "RGB"
+    tokenizer: Path | None = None
     licence: str = ""
+    image: Preprocessing = field(default_factory=Preprocessing)
+    text: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,41 +81,59 @@ def _fill(fresh: Path, request: Request) -> tuple[str, ...]:
         shutil.copytree(request.path, fresh)
         return ()
     facts = inspect(request.path)
-    tasks = _tasks(request)
+    service, tasks = _service_and_tasks(request)
     version = fresh / "1"
     version.mkdir(parents=True)
     shutil.copyfile(request.path, version / "model.onnx")
     for data in facts.external:
         shutil.copyfile(request.path.parent / data, version / data)
-    if request.labels is not None:
-        if not request.labels.is_file():
-            raise ZooError(f"--labels {request.labels}: there is no such file")
-        shutil.copyfile(request.labels, fresh / "labels.txt")
-    how = Preprocessing(request.size, request.mean, request.scale, request.crop, request.color)
+    for flag, file, target in (
+        ("--labels", request.labels, "labels.txt"),
+        ("--tokenizer", request.tokenizer, _TOKENIZER),
+    ):
+        if file is not None:
+            if not file.is_file():
+                raise ZooError(f"{flag} {file}: there is no such file")
+            shutil.copyfile(file, fresh / target)
+    how: Preprocessing | Reading = request.image
+    if service == "nlp":
+        known = longest(fresh / _TOKENIZER) if request.tokenizer is not None else 0
+        how = Reading(request.text.max_tokens or known or 256, request.text.pooling)
     (fresh / manifests.FILE_NAME).write_text(write(fresh.name, tasks, facts, how, request.licence), encoding="utf-8")
-    return _notes(tasks, facts)
+    return _notes(tasks, facts, how)
 
 
-def _tasks(request: Request) -> tuple[str, ...]:
-    tasks = request.tasks or (("classify",) if request.labels else ("tensor",))
+def _service_and_tasks(request: Request) -> tuple[str, tuple[str, ...]]:
+    service = request.service or ("nlp" if request.tokenizer is not None else "vision")
+    if service not in _TASKS:
+        raise ZooError(f"--service {service}: models are added to {' or '.join(_TASKS)}; others are added as a folder")
+    usual = "classify" if request.labels else "embed" if request.tokenizer else "tensor"
+    tasks = request.tasks or (usual,)
     for task in tasks:
-        if task not in _TASKS:
-            raise ZooError(f"--task {task}: there is no such task, there are {', '.join(_TASKS)}")
+        if task not in _TASKS[service]:
+            raise ZooError(f"--task {task}: {service} has no such task, it has {', '.join(_TASKS[service])}")
     if "classify" in tasks and request.labels is None:
         raise ZooError("a classifier needs --labels FILE, the names of its classes, one a line")
     if request.labels is not None and "classify" not in tasks:
         raise ZooError("--labels goes with --task classify only")
-    return tasks
+    if service == "nlp" and tasks != ("tensor",) and request.tokenizer is None:
+        raise ZooError("a text model needs --tokenizer FILE, the tokenizer.json that it was trained with")
+    if request.tokenizer is not None and service != "nlp":
+        raise ZooError("--tokenizer goes with --service nlp only")
+    return service, tasks
 
 
-def _notes(tasks: tuple[str, ...], facts: Facts) -> tuple[str, ...]:
+def _notes(tasks: tuple[str, ...], facts: Facts, how: Preprocessing | Reading) -> tuple[str, ...]:
     if tasks == ("tensor",):
         return ("served through the Open Inference Protocol, as it is",)
     found = "its outputs end in an activation, so scores are passed on" if facts.activated else "softmax is applied"
-    return (
-        *((found,) if "classify" in tasks else ()),
-        "the [image] numbers in its model.toml are common defaults where no flag set them: compare with its training",
+    read = (
+        f"texts are cut to {how.max_tokens} tokens; compare [text] in its model.toml with its training"
+        if isinstance(how, Reading)
+        else "the [image] numbers in its model.toml are common defaults where no flag set them:"
+        " compare with its training"
     )
+    return (*((found,) if "classify" in tasks else ()), read)
 
 
 def _prove(fresh: Path, folder: Path) -> None:

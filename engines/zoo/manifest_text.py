@@ -14,36 +14,69 @@ from engines.zoo.inspection import Facts
 class Preprocessing:
     """How pixels become the input; `size` 0 where the file says it. `mean` and `scale` in 0..255 per colour."""
 
-    size: int
-    mean: tuple[float, float, float]
-    scale: tuple[float, float, float]
-    crop: float
-    color: str
+    size: int = 0
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    scale: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    crop: float = 0.875
+    color: str = "RGB"
 
 
-def write(name: str, tasks: Sequence[str], facts: Facts, how: Preprocessing, licence: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a text is read: cut to `max_tokens`. `pooling`, "mean" or "cls", asks for an output of a vector a token."""
+
+    max_tokens: int = 0
+    pooling: str = ""
+
+
+def write(name: str, tasks: Sequence[str], facts: Facts, how: Preprocessing | Reading, licence: str) -> str:
     """The manifest as text. Raises ZooError when the tensors do not fit the tasks."""
     lines = [
         f"name = {json.dumps(name)}",
-        'service = "vision"',
+        f'service = "{"nlp" if isinstance(how, Reading) else "vision"}"',
         f"tasks = {json.dumps(list(tasks))}",
         'backend = "auto"',
         f"licence = {json.dumps(licence)}",
     ]
-    if "classify" in tasks or "embed" in tasks:
+    if isinstance(how, Reading) and tuple(tasks) != ("tensor",):
+        lines += _text(tasks, facts, how)
+    if isinstance(how, Preprocessing) and {"classify", "embed"} & set(tasks):
         lines += _image(facts, how)
-    vectors = [spec for spec in facts.outputs if len(spec.shape) == 2]
+    outputs = list(facts.outputs)
     if "classify" in tasks:
-        scores = _classes(vectors, facts.outputs)
+        scores = _classes(outputs)
         activation = "none" if scores.name in facts.activated else "softmax"
         lines += ["", "[classify]", f"output = {json.dumps(scores.name)}", 'labels = "labels.txt"']
         lines += [f'activation = "{activation}"']
-        vectors = [spec for spec in vectors if spec is not scores]
+        outputs.remove(scores)
     if "embed" in tasks:
-        if not vectors:
-            raise ZooError("an embedding needs an output [batch, values] of its own; the model has none")
-        lines += ["", "[embed]", f"output = {json.dumps(vectors[0].name)}"]
-    return "\n".join([*lines, "", "[batching]", "max_rows = 16", "max_queue_rows = 512", ""])
+        lines += ["", "[embed]", f"output = {json.dumps(_embedding(outputs, how).name)}"]
+    if "rerank" in tasks and "embed" not in tasks:
+        lines += ["", "[rerank]", f"output = {json.dumps(_classes(outputs).name)}"]
+    budget = ["max_rows = 64", "max_queue_rows = 2048"] if isinstance(how, Reading) else ["max_rows = 16"]
+    budget += [f"max_tokens = {max(512, how.max_tokens)}"] if isinstance(how, Reading) else ["max_queue_rows = 512"]
+    return "\n".join([*lines, "", "[batching]", *budget, ""])
+
+
+def _text(tasks: Sequence[str], facts: Facts, how: Reading) -> list[str]:
+    if how.pooling not in ("", "mean", "cls"):
+        raise ZooError(f"--pooling {how.pooling}: there is no such pooling, there are mean and cls")
+    pooled = "embed" not in tasks or len(_embedding(facts.outputs, how).shape) == 2
+    pooling = "none" if pooled else how.pooling or "mean"
+    return ["", "[text]", 'tokenizer = "tokenizer.json"', f"max_tokens = {how.max_tokens}", f'pooling = "{pooling}"']
+
+
+def _embedding(outputs: Sequence[TensorSpec], how: Preprocessing | Reading) -> TensorSpec:
+    """The output that is an embedding: of texts one [batch, tokens, values] too, where it is asked for or all there is.
+
+    BERT's own `pooler_output` was trained to tell whether two sentences follow each other: it is nobody's embedding.
+    """
+    wide = [spec for spec in outputs if len(spec.shape) == 3] if isinstance(how, Reading) else []
+    flat = [spec for spec in outputs if len(spec.shape) == 2 and not (wide and spec.name == "pooler_output")]
+    asked = wide if isinstance(how, Reading) and how.pooling else flat or wide
+    if not asked:
+        raise ZooError("an embedding needs an output [batch, values] of its own; the model has none")
+    return asked[0]
 
 
 def _image(facts: Facts, how: Preprocessing) -> list[str]:
@@ -79,7 +112,8 @@ def _size(size: int | str, how: Preprocessing, spec: TensorSpec) -> int:
     return how.size
 
 
-def _classes(vectors: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> TensorSpec:
+def _classes(outputs: Sequence[TensorSpec]) -> TensorSpec:
+    vectors = [spec for spec in outputs if len(spec.shape) == 2]
     if not vectors:
         found = ", ".join(f"'{spec.name}' {shown(spec)}" for spec in outputs)
         raise ZooError(f"a classifier has an output [batch, classes], this model has {found}")

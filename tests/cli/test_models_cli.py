@@ -122,7 +122,7 @@ def test_what_cannot_be_served_is_refused_and_leaves_nothing(birds: Path, reposi
         ((birds, "--labels", labels), "has 3 lines, must have one for each of the 4 classes"),
         ((garbage,), "ONNX Runtime cannot load it"),
         ((birds, "--task", "classify"), "needs --labels FILE"),
-        ((birds, "--task", "fly"), "there is no such task, there are classify, embed, tensor"),
+        ((birds, "--task", "fly"), "vision has no such task, it has classify, embed, tensor"),
         ((birds, "--name", "../up"), "is no model name"),
         ((birds.parent,), "has no model.toml"),
     ):
