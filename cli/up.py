@@ -1,19 +1,20 @@
-"""`headrace up`: fetch what is missing, start the mesh, say what to try, stay until Ctrl-C."""
+"""`headrace up`: start the mesh, fetch what is missing behind it, say what to try, stay until Ctrl-C."""
 
 import asyncio
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from cli.failure import fail, one_line
+from cli.failure import one_line
 from engines.strict_toml import ConfigError
+from gateway.fetch import missing_models
 from gateway.mesh import Observer, run_mesh
 from gateway.ports import CannotStartError, check_port_free, free_port
 from gateway.runfile import MeshBusyError, MeshFile, MeshStatus
@@ -32,7 +33,9 @@ def up(
         typer.Option("--listen", help="HOST:PORT of the gateway, instead of the configured one; port 0 = any."),
     ] = None,
     *,
-    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Fetch models of the zoo that are missing.")] = True,
+    pull: Annotated[
+        bool, typer.Option("--pull/--no-pull", help="Fetch missing models behind the running mesh.")
+    ] = True,
 ) -> None:
     """Start the mesh and stay until Ctrl-C."""
     started = time.monotonic()
@@ -40,10 +43,12 @@ def up(
     with one_line(ConfigError, CannotStartError, MeshBusyError):
         settings = _settings(config, listen)
         check_port_free(settings.gateway.listen)
-        if pull:
-            _pull(settings, console)
+        missing = missing_models(settings) if pull else ()
+        if missing:
+            settings.models_dir.mkdir(parents=True, exist_ok=True)
         with console.status("starting ...", spinner="dots") as status:
-            asyncio.run(run_mesh(settings, _observer(console, status, settings, started)))
+            view = _View(console, status, settings, started)
+            asyncio.run(run_mesh(settings, view.observer(), missing))
     console.print("stopped")
 
 
@@ -53,39 +58,50 @@ def _settings(config: Path | None, listen: str | None) -> Settings:
     return Settings.load(config, flags={key: free_port(address) for key, address in ports.items()})
 
 
-def _pull(settings: Settings, console: Console) -> None:
-    """Fetch missing models in a process of its own: what converting them needs should not stay in the supervisor."""
-    missing = [name for name in settings.models.pull if not (settings.models_dir / name / "model.toml").is_file()]
-    if not missing:
-        return
-    console.print(f"fetching into {settings.models_dir}: {', '.join(missing)}")
-    command = [sys.executable, "-P", "-m", "cli.main", "models", "pull", "--models", str(settings.models_dir), *missing]
-    try:
-        status = subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        fail("stopped while fetching models; what was fetched is kept")
-    if status != 0:
-        fail("the models could not be fetched; start without them by `headrace up --no-pull`")
+class _View:
+    """What people see: one moving line at the bottom, and lasting ones above it."""
+
+    def __init__(self, console: Console, status: Status, settings: Settings, started: float) -> None:
+        self._console = console
+        self._status = status
+        self._settings = settings
+        self._started = started
+        self._starting = True
+        self._fetching = ""
+
+    def observer(self) -> Observer:
+        """Return what the mesh tells all of this."""
+        return Observer(line=self._line, waiting=self._waiting, ready=self._ready, fetching=self._fetches)
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def _waiting(self, names: list[str]) -> None:
+        self._status.update(f"starting: {', '.join(names)} ...")
+
+    def _ready(self, mesh: MeshFile, status: MeshStatus) -> None:
+        seconds = time.monotonic() - self._started
+        self._starting = False
+        self._status.stop()
+        self._console.print(f"\n[bold green]Headrace is ready[/] after {seconds:.1f} s\n")
+        missing = missing_models(self._settings) if self._fetching else ()
+        self._console.print(_summary(mesh, status, self._settings.state_dir / "logs", missing))
+        self._console.print(_suggestions(mesh, status, self._settings))
+        self._console.print("[dim]Ctrl-C stops everything.[/]")
+        self._fetches(self._fetching)
+
+    def _fetches(self, what: str) -> None:
+        self._fetching = what
+        if self._starting:
+            return
+        if what:
+            self._status.update(escape(what))
+            self._status.start()
+        else:
+            self._status.stop()
 
 
-def _observer(console: Console, status: Status, settings: Settings, started: float) -> Observer:
-    logs = settings.state_dir / "logs"
-
-    def waiting(names: list[str]) -> None:
-        status.update(f"starting: {', '.join(names)} ...")
-
-    def ready(mesh: MeshFile, mesh_status: MeshStatus) -> None:
-        status.stop()
-        seconds = time.monotonic() - started
-        console.print(f"\n[bold green]Headrace is ready[/] after {seconds:.1f} s\n")
-        console.print(_summary(mesh, mesh_status, logs))
-        console.print(_suggestions(mesh, mesh_status, settings))
-        console.print("[dim]Ctrl-C stops everything.[/]")
-
-    return Observer(line=lambda text: console.print(text, markup=False), waiting=waiting, ready=ready)
-
-
-def _summary(mesh: MeshFile, status: MeshStatus, logs: Path) -> Table:
+def _summary(mesh: MeshFile, status: MeshStatus, logs: Path, fetching: Sequence[str]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -97,6 +113,10 @@ def _summary(mesh: MeshFile, status: MeshStatus, logs: Path) -> Table:
         )
         state = "" if service.ready else f"[yellow]{service.problem}[/] "
         table.add_row(service.name, state + (models or "[yellow]no models[/]"))
+    if fetching:
+        table.add_row(
+            "to come", f"[dim]{', '.join(fetching)}: fetched behind the mesh, each served once it is there[/]"
+        )
     table.add_row("metrics", mesh.metrics)
     table.add_row("logs", str(logs))
     return table

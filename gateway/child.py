@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,14 +52,18 @@ class StartError(Exception):
     """A process ended before it ever served; the text says why, from its own last words."""
 
 
+def bound(command: Sequence[str]) -> tuple[str, ...]:
+    """Return the command line that runs `command` as a child which cannot outlive this process."""
+    return (sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command)
+
+
 def spawn(spec: ChildSpec) -> subprocess.Popen[bytes]:
     """Start the process in a group of its own (a terminal's Ctrl-C reaches only the supervisor), output to its log."""
     if shutil.which(spec.command[0]) is None:
         raise StartError(f"{spec.name}: cannot run {spec.command[0]}: there is no such program")
-    launcher = (sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()))
     with spec.log.open("ab") as log:
         return subprocess.Popen(
-            (*launcher, *spec.command),
+            bound(spec.command),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -130,7 +130,8 @@ class Control:
         server = grpc.aio.server(options=options)
         limits = rpc.Limits(gateway.default_deadline_seconds, gateway.max_deadline_seconds, limit)
         policy = rpc.Policy(limits, telemetry=Telemetry(CONTROL_PROCESS, self._metrics))
-        mesh_wide = open_inference.MeshOpenInference(self.state, self._channels, self.ready)
+        to_come = self._settings.models.pull
+        mesh_wide = open_inference.MeshOpenInference(self.state, self._channels, self.ready, to_come)
         private = control_pb2.DESCRIPTOR.services_by_name["ControlService"]
         public = [*self._typed_services(), open_inference.SERVICE, health.SERVICE]
         server.add_generic_rpc_handlers(

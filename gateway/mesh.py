@@ -2,7 +2,8 @@
 
 1. check what can be checked before anything starts (port, Envoy, state folder)
 2. start the control process; it writes Envoy's bootstrap file
-3. start Envoy and the services together; wait until all serve and Envoy has accepted its configuration
+3. start Envoy and the services together, and fetch missing models behind them; wait until all serve what they found
+   and Envoy has accepted its configuration
 4. say so, then supervise until a signal comes
 5. drain Envoy, end Envoy, the services, the control process; remove the run folder
 """
@@ -14,7 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from gateway import runfile
 from gateway.child import ChildSpec, StartError
 from gateway.envoy.binary import EnvoyNotFoundError, find_envoy
+from gateway.fetch import Fetch
 from gateway.plain_http import HttpError, fetch
 from gateway.plan import BOOTSTRAP_FILE, CONTROL_PROCESS, ENVOY_PROCESS, admin_address, control_address, local_replicas
 from gateway.ports import CannotStartError, check_port_free
@@ -40,11 +42,13 @@ _ENVOY_LOG = '{"time": "%Y-%m-%dT%T.%e%z", "level": "%l", "process": "envoy", "l
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """Who is told what happens: a line for people, what is still awaited, and the running mesh."""
+    """Who is told what happens: a line for people, what is still awaited, the running mesh, how fetching goes ("" =
+    it has ended)."""
 
     line: Callable[[str], None]
     waiting: Callable[[list[str]], None]
     ready: Callable[[MeshFile, MeshStatus], None]
+    fetching: Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -58,8 +62,11 @@ class _Stop:
         (self.second if self.first.is_set() else self.first).set()
 
 
-async def run_mesh(settings: Settings, observer: Observer) -> None:
-    """Run the mesh until SIGINT, SIGTERM or SIGHUP; raise CannotStartError or MeshBusyError when it cannot start."""
+async def run_mesh(settings: Settings, observer: Observer, missing: Sequence[str] = ()) -> None:
+    """Run the mesh until SIGINT, SIGTERM or SIGHUP, and fetch the `missing` models of the zoo behind it.
+
+    Raises CannotStartError or MeshBusyError when it cannot start.
+    """
     stop = _Stop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -69,8 +76,13 @@ async def run_mesh(settings: Settings, observer: Observer) -> None:
         mesh = _Mesh(settings, run_dir, observer)
         try:
             async with mesh.supervised():
-                await _unless(stop.first, mesh.start())
-                await stop.first.wait()
+                fetching = asyncio.create_task(mesh.fetch(missing))
+                try:
+                    await _unless(stop.first, mesh.start())
+                    await stop.first.wait()
+                finally:
+                    fetching.cancel()
+                    await asyncio.gather(fetching, return_exceptions=True)
                 observer.line("stopping (Ctrl-C again to kill at once) ...")
                 await _unless(stop.second, mesh.stop())
         except (StartError, TopologyError, EnvoyNotFoundError) as error:
@@ -127,6 +139,15 @@ class _Mesh:
             yield
         finally:
             await self._supervisor.close()
+
+    async def fetch(self, names: Sequence[str]) -> None:
+        """Fetch models into the repository of the running mesh."""
+        if not names:
+            return
+        try:
+            await Fetch(self._settings, self._observer.line, self._observer.fetching).run(names, self._supervisor)
+        except OSError as error:
+            self._observer.line(f"fetching models has stopped: {error}; the mesh serves without them")
 
     async def start(self) -> None:
         """Start everything and wait until it serves; raise StartError with the reason when it cannot."""

@@ -4,7 +4,7 @@
 # ruff: noqa: N802, ARG002
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -15,19 +15,23 @@ from gateway.watch import CALL_SECONDS, Channels, inference_stub
 from headrace.inference import open_inference_pb2 as pb
 from services.chassis.call import Call
 from services.chassis.errors import ServiceError, invalid_argument, model_unavailable, not_found, quote
+from services.chassis.model_table import awaited
 from services.chassis.open_inference_stream import Forwarder, ItemStream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 class MeshOpenInference:
-    """The servicer; `ready` says whether the whole mesh is.
+    """The servicer; `ready` says whether the whole mesh is, `fetched` names the models that come by themselves.
 
     A model that is known here has a route of its own, so what asks for one came before its route.
     """
 
-    def __init__(self, state: MeshState, channels: Channels, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, state: MeshState, channels: Channels, ready: Callable[[], bool], fetched: Collection[str] = ()
+    ) -> None:
         self._state = state
+        self._fetched = fetched
         self._channels = channels
         self._ready = ready
         try:
@@ -113,4 +117,6 @@ class MeshOpenInference:
         known = self._state.models()
         if name.partition("@")[0] in known:
             return model_unavailable(name, "its route is being set up; try again")
+        if name.partition("@")[0] in self._fetched:
+            return awaited(name)
         return not_found("model", name, known)

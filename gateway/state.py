@@ -25,7 +25,8 @@ class ModelEntry:
 class Replica:
     """One endpoint of a service: whether its health says SERVING, and what it last said of its models.
 
-    `settled`: the models that it found when it started are loaded or given up. `extensions`: the Open Inference extensions it announces. `problem`: why it cannot be reached, "" when it can.
+    `settled`: the models that it found when it started are loaded or given up. `extensions`: the Open Inference
+    extensions it announces. `problem`: why it cannot be reached, "" when it can.
     """
 
     serving: bool = False

@@ -1,5 +1,6 @@
 """One whole mesh on a free port: what `headrace up`, `trace`, `top` do, and how the mesh dies."""
 
+import fcntl
 import json
 import os
 import signal
@@ -104,6 +105,34 @@ def test_call_says_what_went_wrong_in_one_line(mesh: RunningMesh) -> None:
     assert away.returncode == 1
     assert away.stderr.startswith("error: ")
     assert away.stderr.count("\n") == 1
+
+
+def test_missing_models_arrive_behind_a_mesh_that_already_answers(tmp_path: Path) -> None:
+    plan = {"models": {"directory": "models", "pull": ["nosuch", "double"]}}
+    with running_mesh(tmp_path, settings=plan) as mesh, grpc.insecure_channel(mesh.gateway) as channel:
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ServerReady(pb.ServerReadyRequest(), timeout=5).ready
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(pb.ModelInferRequest(model_name="nosuch"), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "headrace models pull nosuch" in caught.value.details()
+        wait_until(lambda: answers(mesh.gateway), 20, "the model that was fetched answers")
+        said = " ".join((tmp_path / "up.stderr").read_text().split())
+        assert "could not fetch nosuch: the zoo has no model 'nosuch'" in said
+        assert "headrace models pull nosuch" in said
+        assert "fetched double (2 of 2)" in said
+
+
+def test_stopping_ends_a_fetch_at_once(tmp_path: Path) -> None:
+    # A pull that waits for the lock that we hold.
+    (tmp_path / "models").mkdir()
+    with (tmp_path / "models/.pull.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mesh = start_mesh(tmp_path, MeshPlan(settings={"models": {"directory": "models", "pull": ["double"]}}))
+        log = tmp_path / ".headrace/logs/fetch.log"
+        wait_until(lambda: log.exists() and "another pull is writing" in log.read_text(), 20, "the pull waits")
+        assert "to come double" in " ".join((tmp_path / "up.stderr").read_text().split())
+        assert mesh.stop() < 5
 
 
 def test_a_second_mesh_in_the_same_folder_is_refused(mesh: RunningMesh) -> None:
