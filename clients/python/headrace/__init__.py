@@ -32,13 +32,15 @@ from headrace._errors import (
     Unknown,
 )
 from headrace._images import ImageSource
-from headrace._results import Category, Model, Receipt, Results
-from headrace._vision import AsyncVision, ClassifyResult, EmbedResult, Vision
+from headrace._nlp import AsyncNlp, Nlp, RankedDocument
+from headrace._results import Category, ClassifyResult, EmbedResult, Model, Receipt, Results
+from headrace._vision import AsyncVision, Vision
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncNlp",
     "AsyncVision",
     "Cancelled",
     "Category",
@@ -55,9 +57,11 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "Model",
+    "Nlp",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
+    "RankedDocument",
     "Receipt",
     "ResourceExhausted",
     "Results",

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, overload
 
+from headrace._errors import HeadraceError
+
 T = TypeVar("T")
 
 
@@ -25,6 +27,26 @@ class Category:
     label: str
     score: float
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyResult:
+    """The labels of one item, best first; or the `error` that this item alone met."""
+
+    categories: tuple[Category, ...]
+    error: HeadraceError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The vector of one item, of unit length; or the `error` that this item alone met.
+
+    `token_count`: tokens read, for texts; 0 for images.
+    """
+
+    embedding: tuple[float, ...]
+    token_count: int = 0
+    error: HeadraceError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,33 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
-from headrace._errors import HeadraceError, from_status
+from headrace._errors import from_status
 from headrace._images import ImageSource, as_list, in_memory, read_all
-from headrace._results import Category, Model, Receipt, Results
+from headrace._results import Category, ClassifyResult, EmbedResult, Model, Receipt, Results
 from headrace._transport import AsyncCaller, Caller, CallOptions, Rpc
 from headrace.vision.v1 import vision_pb2
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifyResult:
-    """The labels of one image, best first; or the `error` that this image alone met."""
-
-    categories: tuple[Category, ...]
-    error: HeadraceError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedResult:
-    """The vector of one item, of unit length; or the `error` that this item alone met.
-
-    `token_count`: tokens read, for texts; 0 for images.
-    """
-
-    embedding: tuple[float, ...]
-    token_count: int = 0
-    error: HeadraceError | None = None
 
 
 def _classified(response: vision_pb2.ClassifyResponse, receipt: Receipt | None) -> Results[ClassifyResult]:
