@@ -114,26 +114,23 @@ class Segmenter:
         return self._told
 
     @property
-    def open_since(self) -> int | None:
-        """The first sample of the piece that grows; None while there is none."""
-        return None if self._start is None else self._first_sample()
+    def growing(self) -> Piece | None:
+        """The piece that grows, as it would be if nobody spoke any more; None while there is none that counts."""
+        if self._start is None or not self._certain:
+            return None
+        end = self._voice_end()
+        return Piece(self._first_sample(), end, self.needed_from, min(self._now * CHUNK, end + self._margin))
+
+    @property
+    def quiet(self) -> int:
+        """For how many samples nobody has spoken in the piece that grows."""
+        return 0 if self._quiet is None else (self._now - self._quiet) * CHUNK
 
     @property
     def needed_from(self) -> int:
         """The first sample that a later piece may still want to hear."""
         start = (self._now if self._start is None else self._start) * CHUNK - self._pad
         return max(self._said, start - self._margin)
-
-    @property
-    def quiet_for(self) -> int:
-        """Samples for which the speech that is open has paused by now."""
-        return 0 if self._quiet is None else (self._now - self._quiet) * CHUNK
-
-    @property
-    def voice_end(self) -> int:
-        """The sample before which everything spoken so far lies, pad included."""
-        last = self._now if self._quiet is None else self._quiet
-        return last * CHUNK + (self._pad if self._quiet is not None else 0)
 
     def heard(self, probabilities: Values, levels: Values) -> list[Event]:
         """What the next chunks bring. `levels`: how loud each is, in any unit."""
@@ -227,11 +224,14 @@ class Segmenter:
 
     def _end(self, events: list[Event], end: int) -> None:
         if self._start is not None and self._certain:
-            self._piece(events, min(end, self.voice_end), self._now * CHUNK)
+            self._piece(events, min(end, self._voice_end()), self._now * CHUNK)
         if self._told:
             events.append(Ended(max(self._said, 0)))
         self._grow(None)
         self._told, self._quiet = False, None
+
+    def _voice_end(self) -> int:
+        return self._now * CHUNK if self._quiet is None else self._quiet * CHUNK + self._pad
 
     def _first_sample(self) -> int:
         assert self._start is not None  # noqa: S101  # Every caller has looked.

@@ -167,15 +167,17 @@ def test_offsets_never_pass_the_end_of_the_sound():
     assert [event.end for event in run(Rules(), probabilities, total=total) if isinstance(event, Piece)] == [total]
 
 
-def test_the_open_speech_can_be_watched():
-    segmenter = Segmenter(Rules(min_silence=0.6))
-    assert segmenter.open_since is None
+def test_the_growing_piece_can_be_watched():
+    segmenter = Segmenter(Rules(min_silence=0.6, margin=0.2))
+    assert segmenter.growing is None
     for part in (speech((False, 1.0), (True, 1.0)), speech((False, 0.3))):
         segmenter.heard(part, np.ones_like(part))
     assert segmenter.speaking
-    assert segmenter.open_since == 31 * CHUNK - 480
-    assert segmenter.quiet_for == 9 * CHUNK
-    assert segmenter.voice_end == 62 * CHUNK + 480
+    assert segmenter.quiet == 9 * CHUNK
+    start, end = 31 * CHUNK - 480, 62 * CHUNK + 480
+    assert segmenter.growing == Piece(start, end, start - 3200, end + 3200)
+    segmenter.heard(*[speech((False, 0.5))] * 2)
+    assert segmenter.growing is None
 
 
 def test_rules_that_contradict_themselves_are_refused():
