@@ -51,7 +51,7 @@ def build(  # noqa: PLR0913 - a command's flags are its parameters.
             typer.echo(_build(entry, version, wish))
         except (TensorRTError, ConfigError) as error:
             failed += 1
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"error: {entry.name}: {' '.join(str(error).split())}", err=True)
     if failed:
         raise typer.Exit(1)
 
