@@ -1,0 +1,122 @@
+"""The policy of decoding: which token comes next, when to stop, and what not to believe. Pure: no engine, no clock.
+
+Greedy, as OpenAI's temperature 0. Where that runs into a loop, OpenAI draws again at random temperatures; here the
+decoder goes back to where the loop began and must leave it, so that the same sound gives the same words.
+"""
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+
+#: Nobody speaks, says the decoder this surely ...
+_SURE_OF_SILENCE: Final = 0.6
+#: ... and the words it found all the same are less likely than this (mean log probability of a token).
+_UNLIKELY_WORDS: Final = -1.0
+#: Words less likely than this are guesses, whatever else is said.
+_GUESSED_WORDS: Final = -1.8
+#: Text that zlib makes smaller by more than this repeats itself; OpenAI's figure.
+_MOST_COMPRESSION: Final = 2.4
+#: A phrase of so many tokens at most is looked for again and again ...
+_LONGEST_PHRASE: Final = 24
+#: ... so often at least, and over so many tokens.
+_REPEATS: Final = 4
+_LOOP_TOKENS: Final = 10
+_MOST_RETURNS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a transcript obeys: the masks `first` and `later` of Tokens.masks, the token `end`, `most` tokens."""
+
+    first: Logits
+    later: Logits
+    end: int
+    most: int
+
+
+@dataclass(slots=True)
+class Greedy:
+    """One transcript under way.
+
+    `tokens` so far, without the end; `chances` are their log probabilities. `done`: no more is to be asked for.
+    """
+
+    rules: Rules
+    tokens: list[int] = field(default_factory=list)
+    chances: list[float] = field(default_factory=list)
+    done: bool = False
+    looped: bool = False
+    _banned: dict[int, set[int]] = field(default_factory=dict)
+    _returns: int = 0
+    _last: float | None = None
+
+    def take(self, logits: Logits) -> None:
+        """Choose what follows `tokens` by `logits` [vocabulary]; may shorten `tokens` where they go in circles."""
+        place = len(self.tokens)
+        scores = logits + (self.rules.later if self.tokens else self.rules.first)
+        for token in self._banned.get(place, ()):
+            scores[token] = -np.inf
+        best = int(scores.argmax())
+        chance = -float(np.log(np.exp(scores - scores[best]).sum()))
+        if best == self.rules.end or not np.isfinite(chance):
+            self._last, self.done = chance, True
+            return
+        self.tokens.append(best)
+        self.chances.append(chance)
+        self.done = len(self.tokens) >= self.rules.most
+        if phrase := loop(self.tokens):
+            self._leave(phrase)
+
+    def mean_chance(self) -> float:
+        """The mean log probability of the tokens and, where it came, of the end."""
+        chances = self.chances if self._last is None else [*self.chances, self._last]
+        return float(np.mean(chances)) if chances else 0.0
+
+    def _leave(self, phrase: int) -> None:
+        """Go back to where the loop of `phrase` tokens began its second round, and forbid what began it."""
+        tokens, self.looped = self.tokens, True
+        start = len(tokens)
+        while start > phrase and tokens[start - 1] == tokens[start - 1 - phrase]:
+            start -= 1
+        self._banned.setdefault(start, set()).add(tokens[start])
+        del self.tokens[start:], self.chances[start:]
+        self._returns += 1
+        self.done = self._returns > _MOST_RETURNS
+
+
+def loop(tokens: list[int]) -> int:
+    """The length of the phrase that `tokens` end with several times over; 0 = none."""
+    for phrase in range(1, min(_LONGEST_PHRASE, len(tokens) // _REPEATS) + 1):
+        span = max(phrase * _REPEATS, _LOOP_TOKENS)
+        if len(tokens) >= span and tokens[-span + phrase :] == tokens[-span : len(tokens) - phrase]:
+            return phrase
+    return 0
+
+
+def repetitive(text: str) -> bool:
+    """True for a text that says the same again and again."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) > _MOST_COMPRESSION
+
+
+def believable(mean_chance: float, no_speech: float) -> bool:
+    """False for words that were made up where nobody speaks."""
+    if mean_chance < _GUESSED_WORDS:
+        return False
+    return no_speech < _SURE_OF_SILENCE or mean_chance >= _UNLIKELY_WORDS
+
+
+def most_tokens(seconds: float, room: int) -> int:
+    """How many tokens a stretch may have: nobody says more in `seconds`, and no more than `room` fit the decoder."""
+    return max(1, min(room, 16 + int(30 * seconds)))
+
+
+def probability(logits: Logits, token: int) -> float:
+    """The share of one token, 0..1."""
+    exponents = np.exp(logits - logits.max())
+    return float(exponents[token] / exponents.sum())
