@@ -167,6 +167,9 @@ def _mistakes(manifest: Manifest, folder: str) -> list[tuple[str, str, str]]:
     if manifest.service == "vision" and {"classify", "embed"} & set(manifest.tasks) and manifest.image is None:
         found.append(("image", "the section is missing", "and a vision model that classifies or embeds needs it"))
     found += _text_mistakes(manifest)
+    if ("read_text" in manifest.tasks) != (manifest.reader is not None):
+        there, other = ("missing", "names") if manifest.reader is None else ("there", "does not name")
+        found.append(("reader", f"the section is {there}", f"but tasks {other} 'read_text'"))
     if manifest.image is not None and 0.0 in manifest.image.scale:
         found.append(("image.scale", "has a zero", "must be numbers other than 0"))
     if manifest.fake is not None and manifest.backend != "fake":

@@ -17,6 +17,8 @@ NAMES: Final = (
     "whisper_tiny_en",
     "whisper_base_encoder",
     "whisper_base",
+    "ppocr_v6_detector",
+    "ppocr_v6",
 )
 
 
