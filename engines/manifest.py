@@ -167,9 +167,7 @@ def _mistakes(manifest: Manifest, folder: str) -> list[tuple[str, str, str]]:
     if manifest.service == "vision" and {"classify", "embed"} & set(manifest.tasks) and manifest.image is None:
         found.append(("image", "the section is missing", "and a vision model that classifies or embeds needs it"))
     found += _text_mistakes(manifest)
-    if ("read_text" in manifest.tasks) != (manifest.reader is not None):
-        there, other = ("missing", "names") if manifest.reader is None else ("there", "does not name")
-        found.append(("reader", f"the section is {there}", f"but tasks {other} 'read_text'"))
+    found += _reader_mistakes(manifest)
     if manifest.image is not None and 0.0 in manifest.image.scale:
         found.append(("image.scale", "has a zero", "must be numbers other than 0"))
     if manifest.fake is not None and manifest.backend != "fake":
@@ -191,3 +189,10 @@ def _text_mistakes(manifest: Manifest) -> list[tuple[str, str, str]]:
             ("text.encoder", f"is '{manifest.text.encoder}'", "but only classifiers read another's embeddings")
         )
     return found
+
+
+def _reader_mistakes(manifest: Manifest) -> list[tuple[str, str, str]]:
+    if ("read_text" in manifest.tasks) == (manifest.reader is not None):
+        return []
+    there, named = ("missing", "names") if manifest.reader is None else ("there", "does not name")
+    return [("reader", f"the section is {there}", f"but tasks {named} 'read_text'")]
