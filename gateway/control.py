@@ -32,6 +32,7 @@ from gateway.plan import (
     admin_address,
     control_address,
     edge,
+    internal_address,
     local_replicas,
     service_nodes,
 )
@@ -175,6 +176,7 @@ class Control:
             services=self.state.nodes,
             control=control_address(self._run_dir),
             models=self.state.models(),
+            internal=internal_address(self._run_dir),
             sample_ratio=self._ratio.ratio,
             edge=edge(self._settings),
         )

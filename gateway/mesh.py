@@ -25,7 +25,15 @@ from gateway.child import ChildSpec, StartError
 from gateway.envoy.binary import EnvoyNotFoundError, find_envoy
 from gateway.fetch import Fetch
 from gateway.plain_http import HttpError, fetch
-from gateway.plan import BOOTSTRAP_FILE, CONTROL_PROCESS, ENVOY_PROCESS, admin_address, control_address, local_replicas
+from gateway.plan import (
+    BOOTSTRAP_FILE,
+    CONTROL_PROCESS,
+    ENVOY_PROCESS,
+    admin_address,
+    control_address,
+    internal_address,
+    local_replicas,
+)
 from gateway.ports import CannotStartError, check_port_free
 from gateway.runfile import MeshFile, MeshStatus, RunFile
 from gateway.supervisor import Supervisor
@@ -237,7 +245,7 @@ class _Mesh:
 
     def _service(self, name: str, address: str) -> ChildSpec:
         service = name.rpartition("-")[0]
-        mesh = control_address(self._run_dir)
+        mesh = internal_address(self._run_dir)
         return self._spec(name, self._headrace(service, "--listen", address, "--name", name, "--mesh", mesh), address)
 
     def _envoy_spec(self) -> ChildSpec:
@@ -280,7 +288,7 @@ class _Mesh:
         with contextlib.suppress(HttpError, TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await fetch(admin, "/healthcheck/fail", "POST")
-                await fetch(admin, "/drain_listeners", "POST")
+                await fetch(admin, "/drain_listeners?inboundonly", "POST")
                 while True:
                     page = await fetch(admin, "/stats?filter=^http\\.edge\\.downstream_rq_active$")
                     if not sum(int(line.rpartition(b":")[2]) for line in page.body.splitlines() if b":" in line):

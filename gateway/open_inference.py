@@ -14,7 +14,7 @@ from gateway.state import READY, MeshState
 from gateway.watch import CALL_SECONDS, Channels, inference_stub
 from headrace.inference import open_inference_pb2 as pb
 from services.chassis.call import Call
-from services.chassis.errors import ServiceError, invalid_argument, model_unavailable, not_found, quote
+from services.chassis.errors import ServiceError, invalid_argument, model_unavailable, not_found, quote, relayed
 from services.chassis.model_table import awaited
 from services.chassis.open_inference_stream import Forwarder, ItemStream
 
@@ -24,7 +24,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 class MeshOpenInference:
     """The servicer; `ready` says whether the whole mesh is, `fetched` names the models that come by themselves.
 
-    A model that is known here has a route of its own, so what asks for one came before its route.
+    A model that is known here has a route of its own, so what asks for one came before its route, or is compressed:
+    Envoy cannot look into that, and with models in several services it is answered through here.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class MeshOpenInference:
     async def ModelStatistics(self, request: Any, call: Call) -> Any:
         """Return the statistics of every model when none is named."""
         if request.name:
-            self._refuse("name", request.name)
+            return await self._ask("ModelStatistics", request, call)
         merged = pb.ModelStatisticsResponse()
         for node in self._state.nodes:
             for endpoint in node.endpoints:
@@ -77,23 +78,23 @@ class MeshOpenInference:
         return merged
 
     async def ModelReady(self, request: Any, call: Call) -> Any:
-        """Refuse: no route knows the model."""
-        self._refuse("name", request.name)
+        """Ask the service that holds the model, or refuse."""
+        return await self._ask("ModelReady", request, call)
 
     async def ModelMetadata(self, request: Any, call: Call) -> Any:
-        """Refuse: no route knows the model."""
-        self._refuse("name", request.name)
+        """Ask the service that holds the model, or refuse."""
+        return await self._ask("ModelMetadata", request, call)
 
     async def ModelConfig(self, request: Any, call: Call) -> Any:
-        """Refuse: no route knows the model."""
-        self._refuse("name", request.name)
+        """Ask the service that holds the model, or refuse."""
+        return await self._ask("ModelConfig", request, call)
 
     async def ModelInfer(self, request: Any, call: Call) -> Any:
-        """Answer an item of another service's stream; anybody else's call of a known model has a route of its own."""
+        """Run the model where it is, or refuse."""
         try:
             return await self._forward(request, call, call.deadline)
         except grpc.aio.AioRpcError as error:
-            raise model_unavailable(request.model_name, error.details() or error.code().name) from None
+            raise relayed(error, request.model_name) from None
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
         """Answer each item: by the service that holds its model, or with an error in the stream."""
@@ -102,10 +103,22 @@ class MeshOpenInference:
                 yield answer
 
     async def _forward(self, request: Any, call: Call, deadline: float) -> Any:
-        service = self._state.models().get(request.model_name.partition("@")[0])
+        return await Forwarder(self._holder("model_name", request.model_name))(request, call, deadline)
+
+    async def _ask(self, method: str, request: Any, call: Call) -> Any:
+        """Have the holder of the model `request.name` answer."""
+        stub = inference_stub(self._holder("name", request.name))
+        try:
+            return await getattr(stub, method)(request, timeout=min(call.time_remaining(), CALL_SECONDS))
+        except grpc.aio.AioRpcError as error:
+            raise relayed(error, request.name) from None
+
+    def _holder(self, field: str, name: str) -> grpc.aio.Channel:
+        """Return the channel to a replica that holds the model. Raises ServiceError when there is none."""
+        service = self._state.models().get(name.partition("@")[0])
         if service is None:
-            self._refuse("model_name", request.model_name)
-        return await Forwarder(self._channels.get(self._state.endpoints(service)[0]))(request, call, deadline)
+            self._refuse(field, name)
+        return self._channels.get(self._state.endpoints(service)[0])
 
     def _refuse(self, field: str, name: str) -> NoReturn:
         raise self.refusal(field, name)

@@ -23,6 +23,11 @@ def control_address(run_dir: Path) -> str:
     return f"unix:{run_dir}/control.sock"
 
 
+def internal_address(run_dir: Path) -> str:
+    """Where Envoy listens for the calls of the services to each other."""
+    return f"unix:{run_dir}/mesh.sock"
+
+
 def admin_address(run_dir: Path) -> str:
     """Where Envoy's admin interface listens."""
     return f"unix:{run_dir}/envoy.sock"

@@ -82,12 +82,14 @@ class Snapshot:
     """Everything the gateway's configuration is rendered from; immutable, compared by value.
 
     `models`: model name -> name of the service that holds it; `control`: address of the control process;
+    `internal`: "unix:/path" of the listener over which services call each other, "" = none;
     `sample_ratio`: share of the calls without a sampled caller for which the gateway starts a trace, 0..1.
     """
 
     services: tuple[ServiceNode, ...]
     control: str
     models: Mapping[str, str] = field(default_factory=dict)
+    internal: str = ""
     sample_ratio: float = 1.0
     edge: Edge = field(default_factory=Edge)
 
@@ -98,8 +100,7 @@ class Snapshot:
 
 
 def _check(snapshot: Snapshot) -> None:
-    Address.parse(snapshot.control, "control")
-    Address.parse(snapshot.edge.listen, "edge.listen")
+    _check_addresses(snapshot)
     if not 0.0 <= snapshot.sample_ratio <= 1.0:
         raise TopologyError(f"sample_ratio: {snapshot.sample_ratio} is not within 0..1")
     if snapshot.edge.max_message_bytes < 1024:
@@ -120,3 +121,10 @@ def _check(snapshot: Snapshot) -> None:
     for model, owner in snapshot.models.items():
         if owner not in names:
             raise TopologyError(f"models.{model}: no service named {owner!r}; known: {', '.join(sorted(names))}")
+
+
+def _check_addresses(snapshot: Snapshot) -> None:
+    Address.parse(snapshot.control, "control")
+    Address.parse(snapshot.edge.listen, "edge.listen")
+    if snapshot.internal and not Address.parse(snapshot.internal, "internal").path:
+        raise TopologyError(f"internal: {snapshot.internal!r} is no UNIX socket; it must not be reached from outside")

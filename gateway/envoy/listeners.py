@@ -54,10 +54,12 @@ end
 def edge_listener(edge: Edge) -> listener_pb2.Listener:
     """Return the one public listener."""
     manager = listener_components_pb2.Filter(
-        name="envoy.filters.network.http_connection_manager", typed_config=packed(_connection_manager(edge))
+        name="envoy.filters.network.http_connection_manager", typed_config=packed(connection_manager(edge))
     )
     return listener_pb2.Listener(
         name=LISTENER,
+        # What drains first when the mesh stops; the services' calls to each other end with those of the callers.
+        traffic_direction=base_pb2.TrafficDirection.INBOUND,
         address=socket_address(Address.parse(edge.listen)),
         filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
         # With it (the default) a second gateway could bind the same port and silently take half of the calls.
@@ -67,7 +69,8 @@ def edge_listener(edge: Edge) -> listener_pb2.Listener:
     )
 
 
-def _connection_manager(edge: Edge) -> http_connection_manager_pb2.HttpConnectionManager:
+def connection_manager(edge: Edge) -> http_connection_manager_pb2.HttpConnectionManager:
+    """Return what the public listener does with a connection."""
     manager = _MANAGER(
         stat_prefix=LISTENER,
         codec_type=_MANAGER.AUTO,

@@ -26,7 +26,10 @@ HEALTH_PATH = "/healthz"
 """Answers 200 as long as the gateway takes requests."""
 
 ROUTES = "headrace"
-"""Name of the route configuration."""
+"""Name of the public port's route configuration."""
+
+INTERNAL_ROUTES = "headrace-internal"
+"""Name of the internal listener's."""
 
 CORS_FILTER = "envoy.filters.http.cors"
 FIELD_FILTER = "envoy.filters.http.grpc_field_extraction"
@@ -69,19 +72,35 @@ _UNREAD_HEADERS = ("x-forwarded-proto", "x-envoy-external-address", "x-request-i
 
 
 def route_configuration(snapshot: Snapshot) -> route_pb2.RouteConfiguration:
-    """Return the route table of the snapshot."""
+    """Return the route table of the public port."""
     host = route_components_pb2.VirtualHost(name="mesh", domains=["*"], request_headers_to_remove=_UNREAD_HEADERS)
     host.typed_per_filter_config[CORS_FILTER].CopyFrom(packed(_cors(snapshot.edge)))
     host.routes.append(_preflight())
+    host.routes.extend(_grpc_routes(snapshot, snapshot.sample_ratio))
+    host.routes.extend(_plain_http(snapshot))
+    return _configuration(ROUTES, host)
+
+
+def internal_route_configuration(snapshot: Snapshot) -> route_pb2.RouteConfiguration:
+    """Return the route table of the internal listener, where no trace begins: it follows the caller's."""
+    host = route_components_pb2.VirtualHost(name="mesh", domains=["*"], request_headers_to_remove=_UNREAD_HEADERS)
+    host.routes.extend(_grpc_routes(snapshot, 0.0))
+    host.routes.append(_refusal(_prefix("/"), "UNKNOWN_METHOD"))
+    return _configuration(INTERNAL_ROUTES, host)
+
+
+def _grpc_routes(snapshot: Snapshot, ratio: float) -> Iterator[route_components_pb2.Route]:
     replicated = {service.name for service in snapshot.services if has_alternatives(service)}
     for lane in _lanes(snapshot):
         route = _grpc_route(lane, snapshot.edge)
         if lane.cluster in replicated:
             route.route.retry_policy.CopyFrom(_retries())
-        host.routes.extend(_twice(route, snapshot.sample_ratio))
-    host.routes.extend(_plain_http(snapshot))
+        yield from _twice(route, ratio)
+
+
+def _configuration(name: str, host: route_components_pb2.VirtualHost) -> route_pb2.RouteConfiguration:
     return route_pb2.RouteConfiguration(
-        name=ROUTES,
+        name=name,
         virtual_hosts=[host],
         # The routes come by RDS and the clusters by CDS; a route may name a cluster that is on its way.
         validate_clusters=BoolValue(value=False),

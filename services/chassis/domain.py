@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
 
@@ -13,6 +14,16 @@ from services.chassis.open_inference_stream import Forwarder
 from services.chassis.server import Options, Process, Service
 from services.chassis.settings import ServiceSettings, Settings
 from services.chassis.telemetry import Telemetry
+
+#: The listener is there a moment after the service, and again after a restart; it limits messages by itself.
+_MESH_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
 
 
 def _nothing() -> None:
@@ -54,7 +65,7 @@ def tensor_service(host: ModelHost, mesh: grpc.aio.Channel | None) -> Service:
 async def run(compose: Compose, settings: Settings, options: Options, mesh: str = "") -> None:
     """Serve until SIGTERM. `mesh`: address of the internal listener, "" = none. Raises StartError, ConfigError."""
     process = Process(options)
-    channel = grpc.aio.insecure_channel(mesh) if mesh else None
+    channel = grpc.aio.insecure_channel(mesh, options=_MESH_OPTIONS) if mesh else None
     parts = compose(settings, process.telemetry, channel)
     try:
         await process.run(parts.services, parts.host)

@@ -41,6 +41,7 @@ __all__ = [
     "queue_full",
     "quota_exceeded",
     "quote",
+    "relayed",
     "to_item_status",
     "too_many_streams",
     "unknown_method",
@@ -52,6 +53,12 @@ DOMAIN: Final = "headrace"
 MAX_MESSAGE_BYTES: Final = 640
 MAX_VALUE_BYTES: Final = 160
 _MAX_VIOLATIONS: Final = 4
+_EXTRA: Final[tuple[Any, ...]] = (
+    error_details_pb2.BadRequest,
+    error_details_pb2.RetryInfo,
+    error_details_pb2.QuotaFailure,
+    error_details_pb2.ResourceInfo,
+)
 
 
 class ServiceError(Exception):
@@ -105,6 +112,20 @@ def from_gateway(reason: str, metadata: Mapping[str, str] | None = None) -> Serv
         raise ValueError(f"{reason} is not born in the gateway")
     values = dict(metadata or {})
     return ServiceError(row, values, message=row.gateway.format_map(values))
+
+
+def relayed(error: grpc.aio.AioRpcError, model: str) -> ServiceError:
+    """The error that another process of the mesh answered, for a caller who knows only this one.
+
+    `model`: what could not be reached when the error is not of the mesh's making, such as a broken connection.
+    """
+    raw = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    status = status_pb2.Status.FromString(raw if isinstance(raw, bytes) else raw.encode())
+    info = error_details_pb2.ErrorInfo()
+    if not any(part.Unpack(info) for part in status.details) or info.domain != DOMAIN or info.reason not in TABLE:
+        return model_unavailable(model, error.details() or error.code().name)
+    extra = [kind.FromString(part.value) for kind in _EXTRA for part in status.details if part.Is(kind.DESCRIPTOR)]
+    return ServiceError(TABLE[info.reason], dict(info.metadata), message=status.message, extra=extra)
 
 
 def to_item_status(error: BaseException, trace_id: str = "") -> status_pb2.Status:

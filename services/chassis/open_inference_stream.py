@@ -16,6 +16,7 @@ from headrace.inference import open_inference_pb2 as pb
 from services.chassis import errors
 from services.chassis.call import Call
 from services.chassis.errors import ServiceError
+from services.chassis.telemetry import outgoing
 
 #: Runs one item until the deadline (monotonic seconds). Raises ServiceError.
 RunItem = Callable[[pb.ModelInferRequest, Call, float], Awaitable[pb.ModelInferResponse]]
@@ -117,6 +118,5 @@ class Forwarder:
     async def __call__(self, request: pb.ModelInferRequest, call: Call, deadline: float) -> pb.ModelInferResponse:
         """The other service's answer, in the caller's trace. Raises grpc.RpcError."""
         timeout = max(0.0, deadline - time.monotonic())
-        metadata = (("traceparent", call.traceparent),) if call.traceparent else ()
-        answer: pb.ModelInferResponse = await self._infer(request, timeout=timeout, metadata=metadata)
+        answer: pb.ModelInferResponse = await self._infer(request, timeout=timeout, metadata=outgoing(call))
         return answer

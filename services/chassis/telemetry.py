@@ -147,6 +147,15 @@ class Telemetry:
             closing.join(within)
 
 
+def outgoing(call: Call) -> tuple[tuple[str, str], ...]:
+    """The metadata that puts a call made for this one into its trace; what is unsampled stays so."""
+    trace = call.trace
+    if isinstance(trace, CallTrace):
+        context = trace.span.get_span_context()
+        return (("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-01"),)
+    return (("traceparent", call.traceparent),) if call.traceparent else ()
+
+
 @contextlib.contextmanager
 def span(call: Call, name: str) -> Iterator[None]:
     """A child span of the call around a block; nothing when the call is not sampled."""

@@ -21,7 +21,7 @@ from gateway.plain_http import fetch
 from headrace.control.v1 import control_pb2, control_pb2_grpc
 from headrace.inference import open_inference_pb2 as pb
 from headrace.inference import open_inference_pb2_grpc as pb_grpc
-from services.chassis import health, rpc
+from services.chassis import errors, health, rpc
 from services.chassis.settings import ServiceSettings, Settings
 
 VISION = "headrace.vision.v1.VisionService"
@@ -48,7 +48,12 @@ class Models:
     async def ModelStatistics(self, request: Any, call: Any) -> Any:
         return pb.ModelStatisticsResponse(model_stats=[pb.ModelStatistics(name=name) for name in self.names])
 
+    async def ModelMetadata(self, request: Any, call: Any) -> Any:
+        return pb.ModelMetadataResponse(name=request.name, platform="fake")
+
     async def ModelInfer(self, request: Any, call: Any) -> Any:
+        if request.id == "bad":
+            raise errors.invalid_argument("inputs", "is empty")
         return pb.ModelInferResponse(id=request.id, model_name=request.model_name)
 
 
@@ -208,6 +213,30 @@ async def test_a_stream_answers_each_item_wherever_its_model_is(
     assert answers["1"].error_message == ""
     assert answers["1"].infer_response.model_name == "double"
     assert "must name a model" in answers["2"].error_message
+
+
+async def test_what_the_gateway_could_not_look_into_is_answered_by_the_models_holder(
+    control: Control, channel: grpc.aio.Channel, run_dir: Path
+) -> None:
+    inference = pb_grpc.GRPCInferenceServiceStub(channel)
+    async with service(f"unix:{run_dir}/vision-0.sock", Models("double")):
+        await until(control.ready)
+        zipped = grpc.Compression.Gzip
+        about = await inference.ModelMetadata(pb.ModelMetadataRequest(name="double"), compression=zipped)
+        assert (about.name, about.platform) == ("double", "fake")
+        asked = pb.ModelInferRequest(model_name="double", id="x" * 5000)
+        assert (await inference.ModelInfer(asked, compression=zipped)).id == asked.id
+        with pytest.raises(grpc.aio.AioRpcError, match="inputs: is empty") as caught:
+            await inference.ModelInfer(pb.ModelInferRequest(model_name="double", id="bad"), compression=zipped)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert reason(caught.value).reason == "INVALID_FIELD"
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await inference.ModelMetadata(pb.ModelMetadataRequest(name="nope"))
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.aio.AioRpcError) as away:
+        await inference.ModelMetadata(pb.ModelMetadataRequest(name="double"))
+    assert away.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert reason(away.value).reason == "MODEL_UNAVAILABLE"
 
 
 async def test_health_watch_follows_the_mesh_and_list_names_all(

@@ -373,7 +373,8 @@ def service(mesh_folder: Path, name: str, replicas: int, *rpcs: str) -> ServiceN
 def default_snapshot(folder: Path, edge: Edge) -> Snapshot:
     services = (service(folder, "vision", 2, VISION), service(folder, "speech", 1, SPEECH))
     models = {"double": "vision", "whisper": "speech"}
-    return Snapshot(services, f"unix:{folder}/control.sock", models, sample_ratio=1.0, edge=edge)
+    control, internal = f"unix:{folder}/control.sock", f"unix:{folder}/mesh.sock"
+    return Snapshot(services, control, models, internal, sample_ratio=1.0, edge=edge)
 
 
 async def start_envoy(folder: Path, snapshot: Snapshot, node: str = "test") -> asyncio.subprocess.Process:

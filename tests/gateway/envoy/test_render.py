@@ -25,6 +25,7 @@ SNAPSHOT = Snapshot(
     ),
     control="unix:/run/control.sock",
     models={"double": "vision"},
+    internal="unix:/run/mesh.sock",
 )
 
 
@@ -32,6 +33,14 @@ def routes(snapshot: Snapshot) -> route_pb2.RouteConfiguration:
     message = route_pb2.RouteConfiguration()
     assert render(snapshot).by_type[ROUTES]["headrace"].Unpack(message)
     return message
+
+
+def test_quiet_speech_may_stay_quiet_for_an_hour_and_as_long_as_its_caller_wants() -> None:
+    stream = next(route for route in routes(SNAPSHOT).virtual_hosts[0].routes if "StreamingRecognize" in route.name)
+    assert stream.route.idle_timeout.seconds == 3600
+    assert stream.route.timeout.ToNanoseconds() == 0
+    assert stream.route.max_stream_duration.max_stream_duration.ToNanoseconds() == 0
+    assert stream.route.max_stream_duration.grpc_timeout_header_max.ToNanoseconds() == 0
 
 
 def test_equal_snapshots_render_equally() -> None:
@@ -133,7 +142,9 @@ async def test_envoy_finds_it_valid(tmp_path: Path, edge: Edge) -> None:
     whole = bootstrap(SNAPSHOT, "unix:/run/admin.sock")
     for cluster in rendered[CLUSTERS].values():
         assert cluster.Unpack(whole.static_resources.clusters.add())
-    assert rendered[LISTENERS]["edge"].Unpack(whole.static_resources.listeners.add())
+    assert sorted(rendered[LISTENERS]) == ["edge", "internal"]
+    for listener in rendered[LISTENERS].values():
+        assert listener.Unpack(whole.static_resources.listeners.add())
     file = tmp_path / "whole.json"
     file.write_text(json_format.MessageToJson(whole))
     process = await asyncio.create_subprocess_exec(
