@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from engines import strict_toml
 from engines.strict_toml import ConfigError
 from services.chassis.addresses import parse
+from services.chassis.default_models import DEFAULTS, PULL
 
 #: The services that this version has; `headrace serve NAME` runs one.
 SERVICES: Final = ("vision", "nlp", "recommendation", "speech")
@@ -64,7 +65,7 @@ class ModelsSettings(_Section):
     """The model repository, and the zoo models that `headrace up` fetches into it."""
 
     directory: str = "models"
-    pull: tuple[str, ...] = ("efficientnet_lite0", "double")
+    pull: tuple[str, ...] = PULL
 
 
 class ServiceSettings(_Section):
@@ -118,8 +119,7 @@ class LoggingSettings(_Section):
 
 
 def _default_services() -> dict[str, ServiceSettings]:
-    models = {"classify": "efficientnet_lite0", "embed": "efficientnet_lite0"}
-    return {"vision": ServiceSettings(defaults=models)}
+    return {service: ServiceSettings(defaults=dict(models)) for service, models in DEFAULTS.items()}
 
 
 def _known_services(services: dict[str, ServiceSettings]) -> dict[str, ServiceSettings]:

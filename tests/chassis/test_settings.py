@@ -3,7 +3,11 @@ from pathlib import Path
 import pytest
 
 from engines.strict_toml import ConfigError
-from services.chassis.settings import Settings
+from engines.zoo import registry
+from services.chassis.default_models import DEFAULTS, PULL
+from services.chassis.settings import SERVICES, ServiceSettings, Settings
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(folder: Path, text: str) -> Path:
@@ -17,9 +21,32 @@ def test_defaults_without_a_file(tmp_path, monkeypatch):
     settings = Settings.load(environ={})
     assert settings.file is None
     assert settings.gateway.listen == "127.0.0.1:8080"
-    assert list(settings.services) == ["vision"]
+    assert set(settings.services) <= set(SERVICES)
     assert settings.state_dir == tmp_path / ".headrace"
     assert settings.models_dir == tmp_path / "models"
+
+
+def test_the_file_that_comes_with_the_project_says_the_defaults():
+    file, built_in = Settings.load(ROOT / "headrace.toml", environ={}), Settings()
+    assert file.model_dump() == built_in.model_dump()
+    assert list(file.services) == [name for name in SERVICES if name in file.services]
+
+
+def test_default_models_are_the_zoos_and_fetched():
+    assert {model for models in DEFAULTS.values() for model in models.values()} <= set(PULL)
+    assert set(PULL) <= set(registry.NAMES)
+
+
+def test_the_limits_of_a_call_have_defaults():
+    limits = ServiceSettings().model_dump()
+    assert {name: limits[name] for name in limits if name.startswith("max_")} == {
+        "max_items": 1024,
+        "max_pixels": 50_000_000,
+        "max_text_bytes": 1_048_576,
+        "max_audio_seconds": 7200,
+        "max_candidates": 10_000,
+        "max_streams": 64,
+    }
 
 
 def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
