@@ -29,8 +29,6 @@ from services.speech.wire import layout_of, offset, reference, settle
 MAX_WAITING: Final = 2
 #: Answers that may wait for the caller before recognition waits for it.
 _MAX_ANSWERS: Final = 32
-#: Whether finals are heard in the window of 30 s that the networks were trained on.
-FULL_WINDOW: Final = False
 #: A guess later than this is of no use to anybody.
 _GUESS_SECONDS: Final = 2.0
 _MIN_RETRY, _MAX_RETRY = 0.005, 1.0
@@ -180,7 +178,7 @@ class Session:
         """Run a job; one that was begun as a guess may be dropped, or be a final by the time it ends."""
         piece = job.piece
         sound = self._sounds[piece] if job.final else self._listener.tape.cut(piece.hear_from, piece.hear_to)
-        self._job = asyncio.create_task(self._final(sound) if job.final else self._guess(sound, job))
+        self._job = asyncio.create_task(self._final(sound) if job.final else self._guess(sound))
         await asyncio.wait({self._job})
         running = self._turns.running
         assert running is not None  # noqa: S101  # It is this job until we say otherwise.
@@ -204,10 +202,10 @@ class Session:
         if result is not None:
             await self._tell(result)
 
-    async def _guess(self, sound: Samples, job: Job) -> Hypothesis:
+    async def _guess(self, sound: Samples) -> Hypothesis:
         deadline = min(time.monotonic() + _GUESS_SECONDS, self._call.item_deadline())
         terms = self._terms
-        listening = Listening(deadline, terms.language, full_window=job.whole and FULL_WINDOW)
+        listening = Listening(deadline, terms.language, full_window=False)
         return await terms.transcriber.transcribe(sound, self._call, listening)
 
     async def _final(self, sound: Samples) -> Hypothesis:
@@ -216,7 +214,7 @@ class Session:
         while True:
             try:
                 return await terms.transcriber.transcribe(
-                    sound, self._call, Listening(deadline, terms.language, full_window=FULL_WINDOW)
+                    sound, self._call, Listening(deadline, terms.language, full_window=False)
                 )
             except ServiceError as error:
                 if error.reason != "QUEUE_FULL" or time.monotonic() >= deadline:

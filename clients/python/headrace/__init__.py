@@ -9,6 +9,7 @@
 The generated stubs are beside it, for instance `headrace.vision.v1.vision_pb2`.
 """
 
+from headrace._audio import AudioSource, RawAudio, WavChunks
 from headrace._client import AsyncClient, Client
 from headrace._errors import (
     Aborted,
@@ -34,6 +35,16 @@ from headrace._errors import (
 from headrace._images import ImageSource
 from headrace._nlp import AsyncNlp, Nlp, RankedDocument
 from headrace._results import Category, ClassifyResult, EmbedResult, Model, Receipt, Results
+from headrace._speech import (
+    AsyncSpeech,
+    Speech,
+    SpeechActivity,
+    SpeechSegment,
+    StreamingOptions,
+    StreamingResult,
+    Transcript,
+)
+from headrace._transport import AsyncResponses, Responses
 from headrace._vision import AsyncVision, Vision
 
 __all__ = [
@@ -41,7 +52,10 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncNlp",
+    "AsyncResponses",
+    "AsyncSpeech",
     "AsyncVision",
+    "AudioSource",
     "Cancelled",
     "Category",
     "ClassifyResult",
@@ -62,12 +76,21 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "RankedDocument",
+    "RawAudio",
     "Receipt",
     "ResourceExhausted",
+    "Responses",
     "Results",
+    "Speech",
+    "SpeechActivity",
+    "SpeechSegment",
+    "StreamingOptions",
+    "StreamingResult",
+    "Transcript",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "Unknown",
     "Vision",
+    "WavChunks",
 ]

@@ -6,6 +6,7 @@ from typing import Self
 import grpc
 
 from headrace._nlp import AsyncNlp, Nlp
+from headrace._speech import AsyncSpeech, Speech
 from headrace._transport import DEFAULT_TARGET, DEFAULT_TIMEOUT, MAX_MESSAGE_BYTES, AsyncCaller, Caller, Connection
 from headrace._vision import AsyncVision, Vision
 
@@ -35,6 +36,7 @@ class Client:
     ) -> None:
         self._caller = Caller(Connection(target, api_key, timeout, credentials, max_message_bytes))
         self.vision = Vision(self._caller)
+        self.speech = Speech(self._caller)
         self.nlp = Nlp(self._caller)
 
     def close(self) -> None:
@@ -64,6 +66,7 @@ class AsyncClient:
     ) -> None:
         self._caller = AsyncCaller(Connection(target, api_key, timeout, credentials, max_message_bytes))
         self.vision = AsyncVision(self._caller)
+        self.speech = AsyncSpeech(self._caller)
         self.nlp = AsyncNlp(self._caller)
 
     async def close(self) -> None:

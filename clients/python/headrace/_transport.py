@@ -1,7 +1,7 @@
 """Channels and calls: the only module where the blocking and the asyncio client differ."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -53,6 +53,15 @@ class Rpc(Generic[Response, Result]):
     path: str
     response: Parsable[Response]
     parse: Callable[[Response, Receipt | None], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRpc(Generic[Response, Result]):
+    """One method of the API that takes and gives streams; `parse` makes the typed result of each response."""
+
+    path: str
+    response: Parsable[Response]
+    parse: Callable[[Response], Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,14 @@ class Caller:
             raise from_rpc_error(error) from error
         return rpc.parse(response, Receipt.from_metadata(call.initial_metadata() or ()))
 
+    def stream(
+        self, rpc: StreamRpc[Response, Result], requests: Iterator[Message], options: CallOptions
+    ) -> "Responses[Result]":
+        """Open a stream, without a deadline unless the options name one. `requests` are taken in another thread."""
+        method = self._channel.stream_stream(rpc.path, _serialize, rpc.response.FromString)
+        call = method(requests, timeout=options.timeout, metadata=self._connection.metadata_for(options))
+        return Responses(call, rpc.parse)
+
     def close(self) -> None:
         """Close the channel; calls in flight end CANCELLED."""
         self._channel.close()
@@ -178,7 +195,64 @@ class AsyncCaller:
             raise from_rpc_error(error) from error
         return rpc.parse(response, Receipt.from_metadata(initial))
 
+    def stream(
+        self, rpc: StreamRpc[Response, Result], requests: AsyncIterator[Message], options: CallOptions
+    ) -> "AsyncResponses[Result]":
+        """Open a stream, without a deadline unless the options name one."""
+        method = self._channel().stream_stream(rpc.path, _serialize, rpc.response.FromString)
+        call = method(requests, timeout=options.timeout, metadata=self._connection.metadata_for(options))
+        return AsyncResponses(call, rpc.parse)
+
     async def close(self) -> None:
         """Close the channel; calls in flight end CANCELLED."""
         if self._opened is not None:
             await self._opened.close()
+
+
+class Responses(Iterator[Result], Generic[Result]):
+    """The answers of a stream, as they come; `receipt` is there after the last one. Raises HeadraceError."""
+
+    def __init__(self, call: Any, parse: Callable[[Any], Result]) -> None:
+        self._call, self._parse = call, parse
+        self.receipt: Receipt | None = None
+
+    def __next__(self) -> Result:
+        try:
+            return self._parse(next(self._call))
+        except StopIteration:
+            self.receipt = Receipt.from_metadata(self._call.trailing_metadata() or ())
+            raise
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def cancel(self) -> None:
+        """End the stream now; nothing more is to come."""
+        self._call.cancel()
+
+
+class AsyncResponses(AsyncIterator[Result], Generic[Result]):
+    """The answers of a stream, as they come; `receipt` is there after the last one. Raises HeadraceError."""
+
+    def __init__(self, call: Any, parse: Callable[[Any], Result]) -> None:
+        self._call, self._parse = call, parse
+        self.receipt: Receipt | None = None
+
+    async def __anext__(self) -> Result:
+        try:
+            response = await self._call.read()
+            if response is grpc.aio.EOF:
+                # An error is known only from the status, which raises it here.
+                self.receipt = Receipt.from_metadata(await self._ended())
+                raise StopAsyncIteration
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return self._parse(response)
+
+    async def _ended(self) -> Any:
+        if await self._call.code() is not grpc.StatusCode.OK:
+            await self._call.read()
+        return await self._call.trailing_metadata()
+
+    def cancel(self) -> None:
+        """End the stream now; nothing more is to come."""
+        self._call.cancel()
