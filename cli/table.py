@@ -1,11 +1,15 @@
 """Tables for people and for pipes: drawn in a terminal, tab-separated lines elsewhere."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+#: More rows than this are counted, not named, in a remark under the table.
+_MOST_NAMED: Final = 3
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = (), *, below: int = 0) -> None:
@@ -27,5 +31,6 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence
     console.print(table)
     for place in range(drawn, len(columns)):
         for words in dict.fromkeys(row[place] for row in rows if row[place]):
-            concerned = ", ".join(row[0] for row in rows if row[place] == words)
+            names = [row[0] for row in rows if row[place] == words]
+            concerned = ", ".join(names) if len(names) <= _MOST_NAMED else f"{len(names)} of them"
             console.print(Text(f"{concerned}: {words}"), style="dim", soft_wrap=True)

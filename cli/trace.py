@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 from google.protobuf.json_format import MessageToDict
 
 from cli.failure import fail, one_line
-from gateway.runfile import NoMeshError, find_mesh
+from gateway.runfile import MeshFile, NoMeshError, find_mesh
 from headrace.control.v1 import control_pb2, control_pb2_grpc
 
 if TYPE_CHECKING:
@@ -32,16 +34,23 @@ def trace(
 ) -> None:
     """Show where a request's time went."""
     with one_line(NoMeshError):
-        target = f"unix:{find_mesh(_state_dir(config)).run_dir}/control.sock"
+        mesh = find_mesh(_state_dir(config))
     try:
-        with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
-            stub = control_pb2_grpc.ControlServiceStub(channel)
+        with control(mesh) as stub:
             if last:
                 _list(stub.ListTraces(control_pb2.ListTracesRequest(page_size=last), timeout=5.0), as_json)
             else:
-                _show(_fetch(stub, trace_id), as_json)
+                _show(fetch(stub, trace_id), as_json)
     except grpc.RpcError as error:
         fail(_words(error, trace_id))
+
+
+@contextmanager
+def control(mesh: MeshFile) -> Iterator[control_pb2_grpc.ControlServiceStub]:
+    """The control process of a running mesh, which keeps the traces."""
+    target = f"unix:{mesh.run_dir}/control.sock"
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        yield control_pb2_grpc.ControlServiceStub(channel)
 
 
 def _state_dir(config: Path | None) -> Path:
@@ -58,8 +67,8 @@ def _words(error: Any, trace_id: str) -> str:
     return str(error.details())
 
 
-def _fetch(stub: Any, trace_id: str) -> Any:
-    """The trace; a moment's patience when spans of it are still missing."""
+def fetch(stub: Any, trace_id: str) -> Any:
+    """The trace, with a moment's patience when spans of it are still missing. Raises grpc.RpcError."""
     from cli.trace_tree import is_whole
 
     deadline = time.monotonic() + _PATIENCE
