@@ -167,12 +167,25 @@ def _mistakes(manifest: Manifest, folder: str) -> list[tuple[str, str, str]]:
     if manifest.service == "vision" and {"classify", "embed"} & set(manifest.tasks) and manifest.image is None:
         found.append(("image", "the section is missing", "and a vision model that classifies or embeds needs it"))
     found += _text_mistakes(manifest)
+    found += _recommender_mistakes(manifest)
     found += _reader_mistakes(manifest)
     if manifest.image is not None and 0.0 in manifest.image.scale:
         found.append(("image.scale", "has a zero", "must be numbers other than 0"))
     if manifest.fake is not None and manifest.backend != "fake":
         found.append(("fake", "the section is there", f"but backend is '{manifest.backend}', not 'fake'"))
     return found
+
+
+def _recommender_mistakes(manifest: Manifest) -> list[tuple[str, str, str]]:
+    section, tasks = manifest.recommender, {"recommend", "rank", "similar_items"} & set(manifest.tasks)
+    if section is None:
+        needing = ", ".join(sorted(tasks))
+        return [("recommender", "the section is missing", f"and tasks names {needing}")] if tasks else []
+    if not tasks:
+        return [("recommender", "the section is there", "but tasks names neither recommend, rank nor similar_items")]
+    if not section.retrieval and tasks != {"rank"}:
+        return [("recommender.retrieval", "is empty", "and without a retrieval model the only task is 'rank'")]
+    return []
 
 
 def _text_mistakes(manifest: Manifest) -> list[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from engines import recommender_check
 from engines.backends import tensor_spec
 from engines.base import Engine, TensorSpec
 from engines.manifest import FILE_NAME, Image, Manifest
@@ -29,6 +30,7 @@ def check(manifest: Manifest, version_folder: Path, engine: Engine) -> tuple[str
         _check_image(manifest.image, _named(path, "image.input", manifest.image.input, inputs), path)
     if manifest.text is not None:
         _check_text(manifest.text, inputs, path)
+    recommender_check.check(manifest, version_folder.parent, engine.signature)
     if manifest.embed is not None:
         pooled = manifest.text is not None and manifest.text.pooling != "none"
         _vector(path, "embed.output", manifest.embed.output, outputs, or_tokens=pooled)

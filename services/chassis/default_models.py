@@ -9,6 +9,8 @@ PULL: Final = (
     "efficientnet_lite0",
     "all_minilm_l6_v2",
     "clothing_sentiment",
+    "movielens_retrieval",
+    "movielens",
     "silero_vad",
     "ppocr_v6_detector",
     "ppocr_v6",
@@ -27,5 +29,6 @@ DEFAULTS: Final[Mapping[str, Mapping[str, str]]] = {
         "zero_shot": "all_minilm_l6_v2",
         "classify": "clothing_sentiment",
     },
+    "recommendation": {"recommend": "movielens", "rank": "movielens", "similar_items": "movielens"},
     "speech": {"recognize": "whisper_base", "streaming": "whisper_tiny_en", "detect_speech": "silero_vad"},
 }
