@@ -24,7 +24,7 @@ class Cadence:
     """
 
     guesses: bool = True
-    first: float = 0.45
+    first: float = 0.35
     refresh: float = 0.8
     slowest: float = 1.4
     easing: float = 2.5
