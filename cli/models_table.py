@@ -33,7 +33,7 @@ def _style(state: str) -> str:
 def _named(entry: Entry) -> set[str]:
     """Whatever the sections that join networks name; the models among it are parts of this one."""
     manifest = entry.manifest
-    sections = () if manifest is None else (manifest.reader, manifest.recognizer)
+    sections = () if manifest is None else (manifest.reader, manifest.recognizer, manifest.recommender)
     values = (value for section in sections if section is not None for value in section.model_dump().values())
     return {value for value in values if isinstance(value, str)}
 
