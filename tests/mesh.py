@@ -8,6 +8,7 @@ the ceremony, for tests that kill it.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 PYTHONPATH = os.pathsep.join((str(ROOT), str(ROOT / "clients/python")))
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+_KEEP_SECONDS = 86_400.0
 
 
 def alive(pid: int) -> bool:
@@ -188,11 +190,36 @@ def running_mesh(
         mesh.stop()
 
 
-def zoo_models(directory: Path) -> Path:
-    """Pull every model of the zoo into `directory`, through the user's own cache; return it."""
-    for name in registry.NAMES:
-        pull(registry.recipe(name), directory, Artifacts(default_cache()))
+def zoo_models(directory: Path, names: Iterable[str] = registry.NAMES) -> Path:
+    """Put models of the zoo into `directory`, pulled as a user pulls them; return it.
+
+    Some train for a minute, so what was pulled is kept beside the user's downloads until a source of the zoo changes.
+    """
+    kept = default_cache().parent / "test-models" / _sources_digest()
+    for name in names:
+        pull(registry.recipe(name), kept, Artifacts(default_cache()))
+        shutil.copytree(kept / name, directory / name, copy_function=_link)
+    for old in kept.parent.iterdir():
+        if old != kept and time.time() - old.stat().st_mtime > _KEEP_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
     return directory
+
+
+def _sources_digest() -> str:
+    digest = hashlib.sha256()
+    for folder in ("engines/zoo", "engines/recommender"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _link(source: str, target: str) -> None:
+    """Both are read only ever: a second name takes no room, where the file system can give one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def double_model(directory: Path) -> Path:

@@ -4,14 +4,30 @@ import io
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from PIL import Image
 
+from services.chassis.default_models import DEFAULTS
 from tests.mesh import RunningMesh, running_mesh, zoo_models
 
-DEFAULTS = {"classify": "efficientnet_lite0", "embed": "efficientnet_lite0"}
+
+def default_services(cores: int = 2) -> dict[str, dict[str, Any]]:
+    """The sections of headrace.toml that start what a mesh starts by default."""
+    sections: dict[str, dict[str, Any]] = {}
+    for service, models in DEFAULTS.items():
+        sections[f"services.{service}"] = {"cores": cores}
+        sections[f"services.{service}.defaults"] = dict(models)
+    return sections
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test to ask for the zoo waits for what trains, on a machine that may be busy."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(480))
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +37,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mesh(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
-    settings = {"services.vision": {"cores": 2}, "services.vision.defaults": DEFAULTS}
-    with running_mesh(tmp_path_factory.mktemp("mesh"), zoo, settings) as running:
+    """Every service with every model of the zoo."""
+    with running_mesh(tmp_path_factory.mktemp("mesh"), zoo, default_services()) as running:
         yield running
 
 
