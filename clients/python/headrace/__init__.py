@@ -34,6 +34,7 @@ from headrace._errors import (
 )
 from headrace._images import ImageSource
 from headrace._nlp import AsyncNlp, Nlp, RankedDocument
+from headrace._recommendation import AsyncRecommendation, Item, Ranking, Recommendation
 from headrace._results import Category, ClassifyResult, EmbedResult, Model, Receipt, Results
 from headrace._speech import (
     AsyncSpeech,
@@ -52,6 +53,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncNlp",
+    "AsyncRecommendation",
     "AsyncResponses",
     "AsyncSpeech",
     "AsyncVision",
@@ -70,14 +72,17 @@ __all__ = [
     "ImageSource",
     "Internal",
     "InvalidArgument",
+    "Item",
     "Model",
     "Nlp",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
     "RankedDocument",
+    "Ranking",
     "RawAudio",
     "Receipt",
+    "Recommendation",
     "ResourceExhausted",
     "Responses",
     "Results",

@@ -6,6 +6,7 @@ from typing import Self
 import grpc
 
 from headrace._nlp import AsyncNlp, Nlp
+from headrace._recommendation import AsyncRecommendation, Recommendation
 from headrace._speech import AsyncSpeech, Speech
 from headrace._transport import DEFAULT_TARGET, DEFAULT_TIMEOUT, MAX_MESSAGE_BYTES, AsyncCaller, Caller, Connection
 from headrace._vision import AsyncVision, Vision
@@ -38,6 +39,7 @@ class Client:
         self.vision = Vision(self._caller)
         self.speech = Speech(self._caller)
         self.nlp = Nlp(self._caller)
+        self.recommendation = Recommendation(self._caller)
 
     def close(self) -> None:
         """Close the channel; calls in flight end."""
@@ -68,6 +70,7 @@ class AsyncClient:
         self.vision = AsyncVision(self._caller)
         self.speech = AsyncSpeech(self._caller)
         self.nlp = AsyncNlp(self._caller)
+        self.recommendation = AsyncRecommendation(self._caller)
 
     async def close(self) -> None:
         """Close the channel; calls in flight end."""
