@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cli import train
 from cli.failure import fail, one_line
 from engines.strict_toml import ConfigError
 from engines.zoo import registry
@@ -13,6 +14,7 @@ from engines.zoo.errors import ZooError
 from services.chassis.settings import Settings
 
 app = typer.Typer(help="Fetch, list, check and add models.", no_args_is_help=True)
+app.add_typer(train.app, name="train")
 
 Config = Annotated[Path | None, typer.Option("--config", help="The mesh's file; ./headrace.toml where there is one.")]
 Models = Annotated[Path | None, typer.Option("--models", help="The model repository, instead of the configured one.")]

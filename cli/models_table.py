@@ -10,7 +10,7 @@ from engines.repository import Entry, Repository
 from engines.zoo import registry
 from engines.zoo.pull import read_stamp
 
-_COLUMNS: Final = ("NAME", "VERSIONS", "SERVICE", "TASKS", "BACKEND", "LICENCE", "STATE", "REASON", "NOTICE")
+_COLUMNS: Final = ("NAME", "VER", "SERVICE", "TASKS", "BACKEND", "LICENCE", "STATE", "REASON", "NOTICE")
 _STATE: Final = _COLUMNS.index("STATE")
 _NOT_PULLED: Final = "not pulled"
 

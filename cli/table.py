@@ -15,7 +15,8 @@ _MOST_NAMED: Final = 3
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = (), *, below: int = 0) -> None:
     """Print `rows`; `styles` names a rich style for each row, or is empty.
 
-    In a terminal the last `below` columns are printed under the table, each text once: they would break the rows.
+    The first column, the name, is never broken. In a terminal the last `below` columns are printed under the table,
+    each text once: they would break the rows.
     """
     console = Console()
     if not console.is_terminal:
@@ -24,8 +25,8 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     drawn = len(columns) - below
-    for column in columns[:drawn]:
-        table.add_column(column, overflow="fold")
+    for place, column in enumerate(columns[:drawn]):
+        table.add_column(column, overflow="fold", no_wrap=place == 0)
     for index, row in enumerate(rows):
         table.add_row(*(Text(cell) for cell in row[:drawn]), style=styles[index] if styles else "")
     console.print(table)
