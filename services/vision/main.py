@@ -9,6 +9,9 @@ from services.chassis.settings import Settings
 from services.chassis.telemetry import Telemetry
 from services.vision import servicer
 from services.vision.pictures import Decoder, PictureRunner
+from services.vision.reading import PageReader
+from services.vision.reading_answers import ReadingAnswers
+from services.vision.reading_models import NetworkBook
 from services.vision.servicer import VisionServicer
 
 NAME = "vision"
@@ -19,9 +22,16 @@ def compose(settings: Settings, telemetry: Telemetry, mesh: grpc.aio.Channel | N
     mine = domain.section(settings, NAME)
     host = domain.host_for(settings, NAME, telemetry)
     decoder = Decoder(mine.cores)
-    vision = VisionServicer(host, PictureRunner(host, decoder, mine.max_pixels), mine.max_items)
+    reader = PageReader(host, mine.cores, mine.max_pixels)
+    reading = ReadingAnswers(NetworkBook(host), reader)
+    vision = VisionServicer(host, PictureRunner(host, decoder, mine.max_pixels), reading, mine.max_items)
     services = (Service(servicer.SERVICE, vision), domain.tensor_service(host, mesh))
-    return Parts(services, host, decoder.close)
+
+    def close() -> None:
+        decoder.close()
+        reader.close()
+
+    return Parts(services, host, close)
 
 
 async def run(settings: Settings, options: Options, mesh: str = "") -> None:

@@ -1,7 +1,7 @@
 """VisionService: proto to pictures and back. A picture that fails takes its own place in the answer, no other's."""
 
 # The names and signatures of rpcs are the protocol's.
-# ruff: noqa: N802, ARG002
+# ruff: noqa: N802
 
 import asyncio
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from services.chassis.call import Call
 from services.chassis.errors import ServiceError
 from services.chassis.models import LoadedModel, ModelHost
 from services.vision.pictures import PictureCall, PictureRunner, best, probabilities, unit
+from services.vision.reading_answers import ReadingAnswers
 
 DEFAULT_TOP_K: Final = 5
 #: Results made in one go: a thousand labels for each of a thousand pictures must not hold up the event loop.
@@ -29,6 +30,7 @@ class VisionServicer:
 
     host: ModelHost
     runner: PictureRunner
+    reading: ReadingAnswers
     max_items: int
 
     async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
@@ -49,26 +51,26 @@ class VisionServicer:
         return pb.EmbedImagesResponse(results=[_embedded(model, result) for result in results], model=_reference(model))
 
     async def ReadText(self, request: pb.ReadTextRequest, call: Call) -> pb.ReadTextResponse:
-        """Refused until a network that reads is served."""
-        raise ServiceError(
-            errors.TABLE["UNKNOWN_METHOD"],
-            {"method": call.method},
-            message="ReadText is not served yet: this version of the mesh has no network that reads text in pictures",
-        )
+        """The lines of print in each picture."""
+        self._check_number(request.images)
+        return await self.reading.answer(request, call)
 
     async def _run(self, request: Any, task: str, call: Call) -> tuple[LoadedModel, list[Outcome | ServiceError]]:
         images = request.images
-        if not images:
-            raise errors.invalid_argument("images", "is empty; send at least one")
-        if len(images) > self.max_items:
-            problem = f"has {len(images)} items; at most {self.max_items} are accepted in one call: send several calls"
-            raise errors.invalid_argument("images", problem)
+        self._check_number(images)
         model = self.host.resolve(request.model, task)
         pictures = PictureCall(model, call, len(images), lambda index: images[index].content)
         results = await self.runner.run(pictures)
         if outcomes := [result for result in results if isinstance(result, Outcome)]:
             call.record(model.name, model.version, outcomes)
         return model, results
+
+    def _check_number(self, images: Sequence[pb.Image]) -> None:
+        if not images:
+            raise errors.invalid_argument("images", "is empty; send at least one")
+        if len(images) > self.max_items:
+            problem = f"has {len(images)} items; at most {self.max_items} are accepted in one call: send several calls"
+            raise errors.invalid_argument("images", problem)
 
 
 def _reference(model: LoadedModel) -> common.ModelRef:

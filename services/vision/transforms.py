@@ -83,9 +83,17 @@ def load_image(content: bytes, spec: ImageSpec) -> npt.NDArray[Any]:
 
     Raises ImageError for bytes that are not a whole picture of a known format, or have too many pixels.
     """
-    name = sniff(content)
-    image, orientation = _decode_jpeg(content, spec) if name == "JPEG" else _decode_other(content, name, spec)
+    image, orientation = decode(content, spec)
     return normalise(_fit(image, orientation, spec), spec)
+
+
+def decode(content: bytes, spec: ImageSpec) -> tuple[Image.Image, int]:
+    """The picture as stored, in RGB, and its EXIF orientation; a JPEG at a fraction where `spec` needs no more of it.
+
+    Raises ImageError.
+    """
+    name = sniff(content)
+    return _decode_jpeg(content, spec) if name == "JPEG" else _decode_other(content, name, spec)
 
 
 def sniff(content: bytes) -> str:
