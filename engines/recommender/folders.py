@@ -12,6 +12,8 @@ from engines.recommender.training import Trained
 ITEMS_FILE: Final = "items.csv"
 INTERACTIONS_FILE: Final = "interactions.csv"
 REPORT_FILE: Final = "REPORT.txt"
+#: The manifest of a recommender trained on somebody's own data says this.
+ORIGIN: Final = "headrace models train recommender"
 _RETRIEVAL: Final = "_retrieval"
 
 
@@ -72,7 +74,7 @@ service = "recommendation"
 tasks = ["recommend", "rank", "similar_items"]
 backend = "auto"
 summary = "{summary}"
-origin = "headrace models train recommender"
+origin = "{ORIGIN}"
 licence = "that of its data"
 
 [recommender]
@@ -97,7 +99,7 @@ service = "recommendation"
 tasks = ["tensor"]
 backend = "auto"
 summary = "retrieval of the recommender {name}: histories to users and scores of all items"
-origin = "headrace models train recommender"
+origin = "{ORIGIN}"
 licence = "that of its data"
 
 [batching]
