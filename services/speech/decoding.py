@@ -5,7 +5,8 @@ decoder goes back to where the loop began and must leave it, so that the same so
 """
 
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,14 +20,16 @@ _SURE_OF_SILENCE: Final = 0.6
 _UNLIKELY_WORDS: Final = -1.0
 #: Words less likely than this are guesses, whatever else is said.
 _GUESSED_WORDS: Final = -1.8
-#: Text that zlib makes smaller by more than this repeats itself; OpenAI's figure.
-_MOST_COMPRESSION: Final = 2.4
+#: Tokens that zlib makes smaller by more than this repeat themselves; ordinary ones hardly shrink at all.
+_MOST_COMPRESSION: Final = 2.0
 #: A phrase of so many tokens at most is looked for again and again ...
 _LONGEST_PHRASE: Final = 24
 #: ... so often at least, and over so many tokens.
 _REPEATS: Final = 4
 _LOOP_TOKENS: Final = 10
 _MOST_RETURNS: Final = 3
+#: So many tokens are seldom said twice in a row.
+_SENTENCE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,16 @@ class Rules:
     later: Logits
     end: int
     most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A transcript. `chance`: mean log probability of its tokens and end. `looped`: it went in circles on the way."""
+
+    tokens: tuple[int, ...]
+    chance: float
+    no_speech: float
+    looped: bool
 
 
 @dataclass(slots=True)
@@ -72,10 +85,11 @@ class Greedy:
         if phrase := loop(self.tokens):
             self._leave(phrase)
 
-    def mean_chance(self) -> float:
-        """The mean log probability of the tokens and, where it came, of the end."""
+    def said(self, no_speech: float) -> Said:
+        """What came of it; `no_speech`: the probability that the decoder gave to silence before the first token."""
         chances = self.chances if self._last is None else [*self.chances, self._last]
-        return float(np.mean(chances)) if chances else 0.0
+        chance = float(np.mean(chances)) if chances else 0.0
+        return Said(tuple(self.tokens), chance, no_speech, self.looped)
 
     def _leave(self, phrase: int) -> None:
         """Go back to where the loop of `phrase` tokens began its second round, and forbid what began it."""
@@ -98,17 +112,44 @@ def loop(tokens: list[int]) -> int:
     return 0
 
 
-def repetitive(text: str) -> bool:
-    """True for a text that says the same again and again."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data)) > _MOST_COMPRESSION
+def doubled(tokens: Sequence[int]) -> int:
+    """How many tokens at the end say once more what stands right before them, `_SENTENCE` or more; 0 = none."""
+    for phrase in range(len(tokens) // 2, _SENTENCE - 1, -1):
+        if tokens[-phrase:] == tokens[-2 * phrase : -phrase]:
+            return phrase
+    return 0
 
 
-def believable(mean_chance: float, no_speech: float) -> bool:
+def collapsed(tokens: Sequence[int]) -> Sequence[int]:
+    """`tokens` without what their end says more than once."""
+    while extra := doubled(tokens):
+        tokens = tokens[:-extra]
+    return tokens
+
+
+def believable(said: Said) -> bool:
     """False for words that were made up where nobody speaks."""
-    if mean_chance < _GUESSED_WORDS:
+    if said.chance < _GUESSED_WORDS:
         return False
-    return no_speech < _SURE_OF_SILENCE or mean_chance >= _UNLIKELY_WORDS
+    return said.no_speech < _SURE_OF_SILENCE or said.chance >= _UNLIKELY_WORDS
+
+
+def doubtful(said: Said) -> bool:
+    """True for what a short window may have brought about: sentences said twice, loops, guesses."""
+    return said.looped or bool(doubled(said.tokens)) or (bool(said.tokens) and not believable(said))
+
+
+def settled(said: Said) -> Said:
+    """What is to be told of it: nothing of what is not believable, and once what is said over and over."""
+    if not believable(said):
+        return replace(said, tokens=())
+    return replace(said, tokens=tuple(collapsed(said.tokens))) if repetitive(said.tokens) else said
+
+
+def repetitive(tokens: Sequence[int]) -> bool:
+    """True for tokens that say the same again and again, by the measure of compression."""
+    data = np.asarray(tokens, "<u2").tobytes()
+    return len(data) / len(zlib.compress(data)) > _MOST_COMPRESSION
 
 
 def most_tokens(seconds: float, room: int) -> int:

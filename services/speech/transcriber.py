@@ -17,7 +17,7 @@ from services.chassis.call import Call
 from services.chassis.models import LoadedModel, ModelHost
 from services.chassis.telemetry import span
 from services.speech import decoding
-from services.speech.decoding import Greedy, Rules
+from services.speech.decoding import Greedy, Rules, Said
 from services.speech.mel import FULL_WINDOW, HOP, SAMPLE_RATE, log_mel
 from services.speech.tokens import Tokens, TokensError
 
@@ -28,6 +28,8 @@ MAX_SECONDS: Final = 30.0
 _FRAMES_A_SECOND: Final = SAMPLE_RATE // HOP
 #: Windows are whole seconds: rows of one shape share batches.
 _WINDOW_STEP: Final = _FRAMES_A_SECOND
+#: The longest window but the full one, in frames.
+_SHORT_WINDOW: Final = 1500
 #: Places of the decoder, and what the cache grows by.
 _MOST_PLACES: Final = 448
 _CACHE_STEP: Final = 64
@@ -55,14 +57,14 @@ class Listening:
     """How to listen to one stretch.
 
     `deadline`: absolute monotonic seconds. `language`: BCP-47, "" = the model's own, or detected. `prompt`: what was
-    said before. `full_window`: hear the stretch in a window of 30 s as in training; otherwise the window ends soon
-    after the sound, which is several times quicker for short stretches and nearly as good.
+    said before. `full_window`: hear the stretch in a window of 30 s as in training; otherwise the window of a short one
+    ends soon after the sound, which is several times quicker and as good: what looks wrong is heard again in full.
     """
 
     deadline: float
     language: str = ""
     prompt: str = ""
-    full_window: bool = True
+    full_window: bool = False
 
 
 @dataclass(slots=True)
@@ -75,6 +77,14 @@ class _Run:
     cache: npt.NDArray[np.float32]
     place: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What one pass over a stretch gave."""
+
+    said: Said
+    language: str
 
 
 class Transcriber:
@@ -120,26 +130,28 @@ class Transcriber:
 
         The use of encoder and decoder is recorded on `call`, the decoder last. Raises ServiceError.
         """
-        run = await self._encode(samples, call, listening)
-        try:
-            return await self._words(run, listening, len(samples) / SAMPLE_RATE)
-        finally:
-            self._record(run)
+        frames = FULL_WINDOW if listening.full_window else self._frames(len(samples))
+        heard = await self._heard(samples, frames, call, listening)
+        if frames < FULL_WINDOW and decoding.doubtful(heard.said):
+            heard = await self._heard(samples, FULL_WINDOW, call, listening)
+        said = decoding.settled(heard.said)
+        text = self._tokens.text(said.tokens)
+        confidence = math.exp(said.chance) if text else 0.0
+        return Hypothesis(text, tuple(said.tokens) if text else (), confidence, said.no_speech, heard.language)
 
     async def detect_language(self, samples: Samples, call: Call, listening: Listening) -> tuple[str, float]:
         """The likeliest language of the first 30 s, BCP-47, and its probability 0..1. Raises ServiceError."""
-        run = await self._encode(samples, call, listening)
+        frames = FULL_WINDOW if listening.full_window else self._frames(len(samples))
+        run = await self._encode(samples, frames, call, listening)
         try:
             return self._likeliest(await self._step(run, self._tokens.detection()))
         finally:
             self._record(run)
 
-    async def _encode(self, samples: Samples, call: Call, listening: Listening) -> _Run:
-        """The sound as states, and an empty cache."""
-        sound = samples[: int(MAX_SECONDS * SAMPLE_RATE)]
-        frames = FULL_WINDOW if listening.full_window else self._frames(len(sound))
+    async def _encode(self, samples: Samples, frames: int, call: Call, listening: Listening) -> _Run:
+        """The sound in a window of `frames` as states, and an empty cache."""
         with span(call, "transform"):
-            mel = await asyncio.to_thread(log_mel, sound, frames)
+            mel = await asyncio.to_thread(log_mel, samples, frames)
         encoder = self._encoder()
         inputs = {encoder.signature.inputs[0].name: mel[np.newaxis]}
         outcome = await self._host.infer(encoder, Work(inputs, 1, listening.deadline, call.trace))
@@ -148,28 +160,29 @@ class Transcriber:
         return _Run(call, listening.deadline, states, np.zeros(self._cache_shape, np.float32))
 
     def _frames(self, samples: int) -> int:
+        """The window of a stretch: that of training where a shorter one would save little."""
         section = self._section
         seconds = max(samples / SAMPLE_RATE + section.margin_seconds, section.window_seconds)
-        return min(FULL_WINDOW, _WINDOW_STEP * math.ceil(seconds * _FRAMES_A_SECOND / _WINDOW_STEP))
+        frames = _WINDOW_STEP * math.ceil(seconds * _FRAMES_A_SECOND / _WINDOW_STEP)
+        return frames if frames <= _SHORT_WINDOW else FULL_WINDOW
 
-    async def _words(self, run: _Run, listening: Listening, seconds: float) -> Hypothesis:
+    async def _heard(self, samples: Samples, frames: int, call: Call, listening: Listening) -> _Heard:
+        run = await self._encode(samples, frames, call, listening)
         tokens = self._tokens
-        language = self.language(listening.language) or self._own_language()
-        before = tokens.before(listening.prompt, _MOST_BEFORE)
-        if language:
-            prompt = tokens.prompt(language)
-            logits = await self._step(run, [*before, *prompt])
-            silence = logits[len(before)]
-        else:
-            logits = await self._step(run, tokens.detection())
-            language, silence = self._likeliest(logits)[0], logits[0]
-            logits = await self._step(run, tokens.prompt(language)[1:])
-        no_speech = decoding.probability(silence, tokens.no_speech)
-        greedy = await self._greedy(run, logits[-1], seconds)
-        text, chance = tokens.text(greedy.tokens), greedy.mean_chance()
-        if not text or not decoding.believable(chance, no_speech) or decoding.repetitive(text):
-            return Hypothesis("", (), 0.0, no_speech, language)
-        return Hypothesis(text, tuple(greedy.tokens), math.exp(chance), no_speech, language)
+        try:
+            language = self.language(listening.language) or self._own_language()
+            before = tokens.before(listening.prompt, _MOST_BEFORE)
+            if language:
+                logits = await self._step(run, [*before, *tokens.prompt(language)])
+                silence = logits[len(before)]
+            else:
+                logits = await self._step(run, tokens.detection())
+                language, silence = self._likeliest(logits)[0], logits[0]
+                logits = await self._step(run, tokens.prompt(language)[1:])
+            greedy = await self._greedy(run, logits[-1], min(len(samples) / SAMPLE_RATE, MAX_SECONDS))
+            return _Heard(greedy.said(decoding.probability(silence, tokens.no_speech)), language)
+        finally:
+            self._record(run)
 
     async def _greedy(self, run: _Run, logits: npt.NDArray[np.float32], seconds: float) -> Greedy:
         first, later = self._masks
