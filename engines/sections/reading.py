@@ -36,11 +36,11 @@ class Detection(_Pixels):
     """
 
     output: Text = "probability"
-    max_side: Annotated[int, Field(ge=64, le=8192)] = 1280
+    max_side: Annotated[int, Field(ge=64, le=8192)] = 960
     multiple: Annotated[int, Field(ge=1, le=512)] = 32
     fine_height: Annotated[float, Field(ge=0, le=100)] = 5.0
     threshold: Share = 0.3
-    box_threshold: Share = 0.5
+    box_threshold: Share = 0.4
     unclip: Annotated[float, Field(ge=0, le=10)] = 1.6
     max_lines: Annotated[int, Field(ge=1, le=100_000)] = 2000
 
@@ -59,7 +59,7 @@ class Recognition(_Pixels):
     characters: Text = "characters.txt"
     height: Annotated[int, Field(ge=8, le=512)] = 48
     width_step: Positive = 64
-    max_width: Annotated[int, Field(ge=32, le=8192)] = 1280
+    max_width: Annotated[int, Field(ge=32, le=8192)] = 960
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 

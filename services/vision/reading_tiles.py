@@ -13,7 +13,7 @@ from engines.sections.reading import Detection
 from services.vision.reading_boxes import Quad, Quads, ordered
 
 #: The shorter side of a long page is not scaled below this, in pixels of the network.
-_LEAST_SIDE: Final = 640
+_LEAST_SIDE: Final = 480
 _OVERLAP: Final = 128
 _MARGIN: Final = 16  # Around pictures so small that their text touches the edges.
 _MAX_TILES: Final = 48
