@@ -13,7 +13,9 @@ from engines.recommender.factors import rounded
 
 HIDDEN: Final = (32, 16)
 EPOCHS: Final = 12
-_BATCH: Final = 256
+#: Lists of one step: few where there are few, so that an epoch always has dozens of steps.
+_BATCH: Final = (16, 256)
+_STEPS: Final = 48
 _RATE: Final = 2e-3
 _WARM_UP: Final = 50
 _DECAY: Final = 1e-3
@@ -62,11 +64,12 @@ def train(lists: Lists, told: Callable[[int, int, float], None], seed: int = 0) 
     mean, deviation = rounded(flat.mean(axis=0)), rounded(flat.std(axis=0) + _DEVIATION_FLOOR)
     inputs = np.clip((lists.features - mean) / deviation, -CLIP, CLIP)
     random = np.random.default_rng(seed)
-    learner = _Learner(flat.shape[1], random, EPOCHS * -(-len(lists) // _BATCH))
+    batch = min(max(len(lists) // _STEPS, _BATCH[0]), _BATCH[1])
+    learner = _Learner(flat.shape[1], random, EPOCHS * -(-len(lists) // batch))
     for epoch in range(EPOCHS):
         order, loss = random.permutation(len(lists)), 0.0
-        for start in range(0, len(order), _BATCH):
-            chosen = order[start : start + _BATCH]
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
             loss += learner.step(inputs[chosen], lists.log_weights[chosen])
         told(epoch + 1, EPOCHS, loss / len(lists))
     network = Network(mean, deviation, tuple((rounded(weight), rounded(bias)) for weight, bias in learner.layers()))
