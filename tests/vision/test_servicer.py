@@ -147,12 +147,6 @@ async def test_default_models(models):
         assert (await classify(channel)(pb.ClassifyRequest(images=[picture()]))).model.name == "colours2"
 
 
-async def test_text_is_not_read_yet(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
-        call = stub(channel, "ReadText", pb.ReadTextResponse)(pb.ReadTextRequest(images=[picture()]))
-        assert "not served yet" in await refused(call, grpc.StatusCode.UNIMPLEMENTED)
-
-
 async def test_a_big_call_never_fills_the_queue(models):
     """300 pictures through a queue of 64 rows, while small calls go on."""
     colours = [(RED, GREEN, BLUE)[index % 3] for index in range(300)]

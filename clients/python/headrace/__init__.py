@@ -46,7 +46,7 @@ from headrace._speech import (
     Transcript,
 )
 from headrace._transport import AsyncResponses, Responses
-from headrace._vision import AsyncVision, Vision
+from headrace._vision import AsyncVision, ReadTextResult, TextLine, Vision
 
 __all__ = [
     "Aborted",
@@ -81,6 +81,7 @@ __all__ = [
     "RankedDocument",
     "Ranking",
     "RawAudio",
+    "ReadTextResult",
     "Receipt",
     "Recommendation",
     "ResourceExhausted",
@@ -91,6 +92,7 @@ __all__ = [
     "SpeechSegment",
     "StreamingOptions",
     "StreamingResult",
+    "TextLine",
     "Transcript",
     "Unauthenticated",
     "Unavailable",
