@@ -205,7 +205,7 @@ class Session:
     async def _guess(self, sound: Samples) -> Hypothesis:
         deadline = min(time.monotonic() + _GUESS_SECONDS, self._call.item_deadline())
         terms = self._terms
-        listening = Listening(deadline, terms.language, full_window=False)
+        listening = Listening(deadline, terms.language)
         return await terms.transcriber.transcribe(sound, self._call, listening)
 
     async def _final(self, sound: Samples) -> Hypothesis:
@@ -213,9 +213,7 @@ class Session:
         deadline, terms = self._call.item_deadline(), self._terms
         while True:
             try:
-                return await terms.transcriber.transcribe(
-                    sound, self._call, Listening(deadline, terms.language, full_window=False)
-                )
+                return await terms.transcriber.transcribe(sound, self._call, Listening(deadline, terms.language))
             except ServiceError as error:
                 if error.reason != "QUEUE_FULL" or time.monotonic() >= deadline:
                     raise
