@@ -1,9 +1,9 @@
 """`headrace engines`: build TensorRT plans ahead of time, list them, look into them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from engines.tensorrt import sizes
 from engines.tensorrt.libraries import LIBRARIES, Library, TensorRTError, library
 from engines.tensorrt.plans import Sidecar
 from engines.tensorrt.profiles import Stretch
+
+if TYPE_CHECKING:
+    from engines.tensorrt.builder import Built
 
 app = typer.Typer(help="Build TensorRT engines ahead of time, list them, look into them.", no_args_is_help=True)
 
@@ -32,6 +35,7 @@ def build(  # noqa: PLR0913 - a command's flags are its parameters.
     dim: Annotated[
         list[str] | None, typer.Option(help="Sizes of an open dimension: name=N, name=32,256 or name=0:448.")
     ] = None,
+    table: Annotated[bool, typer.Option("--markdown", help="Print a table for documentation.")] = False,
     config: Config = None,
     models: Models = None,
 ) -> None:
@@ -45,13 +49,21 @@ def build(  # noqa: PLR0913 - a command's flags are its parameters.
         wish = _Wish(library(library_name), tuple(target or ()), tuple(bucket or ()), sizes.parse(dim or []))
         require_build(wish.library, wish.targets)
         chosen = _all(directory) if everything else [_find(directory, model)]
-    failed = 0
+    rows, failed = [], False
     for entry, version in chosen:
+        typer.echo(f"{entry.name}@{version}: building with {wish.library.name} ...", err=True)
         try:
-            typer.echo(_build(entry, version, wish))
+            built = _build(entry, version, wish)
+            rows.append(_row(entry, built.sidecar))
+            if not table:
+                typer.echo(f"{entry.name}@{version}: {_words(built)}")
         except (TensorRTError, ConfigError) as error:
-            failed += 1
-            typer.echo(f"error: {entry.name}: {' '.join(str(error).split())}", err=True)
+            failed, problem = True, " ".join(str(error).split())
+            rows.append((entry.name, f"does not convert: {problem}", "", "", "", ""))
+            if not table:
+                typer.echo(f"error: {entry.name}: {problem}", err=True)
+    if table:
+        typer.echo(_markdown(rows))
     if failed:
         raise typer.Exit(1)
 
@@ -66,8 +78,8 @@ class _Wish:
     dimensions: Mapping[str, tuple[Stretch, ...]]
 
 
-def _build(entry: Entry, version: int, wish: _Wish) -> str:
-    """Build one plan and say so in a line. Raises TensorRTError, ConfigError."""
+def _build(entry: Entry, version: int, wish: _Wish) -> "Built":
+    """Build one plan. Raises TensorRTError, ConfigError."""
     from engines.tensorrt.builder import BuildOptions
     from engines.tensorrt.builder import build as build_plan
     from engines.tensorrt.onnx_inputs import read_inputs
@@ -76,16 +88,31 @@ def _build(entry: Entry, version: int, wish: _Wish) -> str:
         raise entry.error or ConfigError(entry.folder, "", "has no manifest")
     model_file = entry.folder / str(version) / "model.onnx"
     known = sizes.dimensions(entry.manifest, read_inputs(model_file))
-    options = BuildOptions(
-        wish.library, wish.buckets or sizes.rows(entry.manifest), wish.targets, {**known, **wish.dimensions}
-    )
-    typer.echo(f"{entry.name}@{version}: building with {wish.library.name} ...", err=True)
-    built = build_plan(model_file, options)
+    buckets = wish.buckets or sizes.rows(entry.manifest)
+    return build_plan(model_file, BuildOptions(wish.library, buckets, wish.targets, {**known, **wish.dimensions}))
+
+
+def _words(built: "Built") -> str:
     about = built.sidecar
     how = "built before" if built.reused else f"built in {about.build_seconds:.1f} s"
     profiles = f"{len(about.key.profiles)} profile{'' if len(about.key.profiles) == 1 else 's'}"
-    size = f"{about.plan_bytes / 1e6:.1f} MB"
-    return f"{entry.name}@{version}: {how}, {size}, {about.key.precision}, {profiles}, {built.plan}"
+    return f"{how}, {about.plan_bytes / 1e6:.1f} MB, {about.key.precision}, {profiles}, {built.plan}"
+
+
+def _row(entry: Entry, about: Sidecar) -> tuple[str, ...]:
+    """A plan in a table: what its profiles cover together, and what it took."""
+    profiles = about.key.profiles
+    least, greatest = (profiles[0].least, profiles[-1].greatest) if profiles else ({}, {})
+    covered = [f"{name} {list(least[name])} to {list(greatest[name])}" for name in least]
+    service = "" if entry.manifest is None else entry.manifest.service
+    size = f"{about.plan_bytes / 1e6:.1f}"
+    shapes = "<br>".join(covered) or "fixed"
+    return (entry.name, service, shapes, str(len(profiles)), f"{about.build_seconds:.1f}", size)
+
+
+def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
+    head = ("model", "service", "shapes", "profiles", "seconds", "plan, MB")
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
 
 
 def _all(directory: Path) -> list[tuple[Entry, int]]:

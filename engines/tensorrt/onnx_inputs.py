@@ -1,12 +1,14 @@
 """The inputs of an ONNX file with the names of their open dimensions, which TensorRT's parser does not keep."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx
 
 from engines.base import TensorSpec
 from engines.tensorrt.libraries import TensorRTError
+
+_CONTROL_FLOW: Final = frozenset({"If", "Loop", "Scan"})
 
 
 def read_inputs(model_file: Path) -> tuple[TensorSpec, ...]:
@@ -23,6 +25,16 @@ def read_inputs(model_file: Path) -> tuple[TensorSpec, ...]:
     if not found or not model.graph.output:
         raise TensorRTError(f"{model_file} is no ONNX model: it has no inputs or no outputs; export or pull it again")
     return found
+
+
+def control_flow(model_file: Path) -> tuple[str, ...]:
+    """The nodes of the main graph that choose or repeat at run time, as "node 'name' (If)"."""
+    model = onnx.load(str(model_file), load_external_data=False)
+    return tuple(
+        f"node '{node.name or node.output[0]}' ({node.op_type})"
+        for node in model.graph.node
+        if node.op_type in _CONTROL_FLOW
+    )
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.tensorrt.libraries import Library, TensorRTError
+from engines.tensorrt.onnx_inputs import control_flow
 from engines.tensorrt.plans import Profile, TensorInfo
 
 _log = logging.getLogger(__name__)
@@ -68,10 +69,15 @@ class BuildSession:
                 config.set_compute_capability(getattr(self._trt.ComputeCapability, target.upper()), index)
         plan = self._builder.build_serialized_network(self._network, config)
         if plan is None:
-            raise TensorRTError(
-                f"{self._file}: {self._library.name} {self.version} cannot build it: {self._complaint()}"
-            )
+            version, why = f"{self._library.name} {self.version}", f"{self._complaint()}{self._suspects()}"
+            raise TensorRTError(f"{self._file}: {version} cannot build it: {why}")
         return bytes(plan)
+
+    def _suspects(self) -> str:
+        """What a parsed network most often fails to build over, named: the library's own words tell no node."""
+        found = control_flow(self._file)
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        return f"; it decides at run time by {found[0]}{more}: export it without" if found else ""
 
     def _add(self, config: Any, profile: Profile) -> None:
         made = self._builder.create_optimization_profile()
