@@ -27,7 +27,7 @@ def recommender(
 ) -> None:
     """Train a recommender on who chose what, say how good it is, and put it into the repository."""
     from cli import pull_progress
-    from engines.recommender import dataset, folders, install, report, training
+    from engines.recommender import dataset, install
     from engines.recommender.csv_tables import DatasetError
     from engines.strict_toml import ConfigError
     from engines.zoo.errors import ZooError
@@ -40,9 +40,11 @@ def recommender(
         with pull_progress.shown() as told:
             told(Progress(name, "convert", "reading"))
             found = dataset.read(interactions, items)
-            trained = training.train(
-                found, lambda what, done, total: told(Progress(name, "convert", what, done, total))
-            )
+            dataset.check_size(found)
+            # Takes seconds to import, which mistakes should not wait for.
+            from engines.recommender import folders, report, training
+
+            trained = training.train(found, lambda what, done, of: told(Progress(name, "convert", what, done, of)))
             told(Progress(name, "write"))
             install.install(folders.own_folders(trained, name), directory)
             told(Progress(name, "done"))

@@ -3,23 +3,11 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from engines.recommender import graphs, report
 from engines.recommender.dataset import Catalogue, Choices, Floats
+from engines.recommender.names import INTERACTIONS_FILE, ITEMS_FILE, ORIGIN, REPORT_FILE, retrieval_name
 from engines.recommender.training import Trained
-
-ITEMS_FILE: Final = "items.csv"
-INTERACTIONS_FILE: Final = "interactions.csv"
-REPORT_FILE: Final = "REPORT.txt"
-#: The manifest of a recommender trained on somebody's own data says this.
-ORIGIN: Final = "headrace models train recommender"
-_RETRIEVAL: Final = "_retrieval"
-
-
-def retrieval_name(name: str) -> str:
-    """What the retrieval of the recommender `name` is called."""
-    return name + _RETRIEVAL
 
 
 def ranking_files(trained: Trained) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from engines import manifest as manifests
 from engines.manifest import MODEL_NAME
-from engines.recommender.folders import ORIGIN, retrieval_name
+from engines.recommender.names import ORIGIN, retrieval_name
 from engines.repository import Repository
 from engines.strict_toml import ConfigError
 from engines.zoo.errors import ZooError, cannot_write
