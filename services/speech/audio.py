@@ -133,13 +133,24 @@ class _Bare:
             yield mono(data[start : start + step], layout)
 
 
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # The package has no types.
+    """A file that is read from its beginning to its end.
+
+    soundfile seeks to where it is after every read of a seekable file, from which MP3 comes out maimed, and Ogg slowly.
+    """
+
+    def seekable(self) -> bool:
+        """Say that it is not."""
+        return False
+
+
 class _Contained:
     """A container in blocks. Its first bytes are looked at: no other decoder is ever tried on a caller's bytes."""
 
     def __init__(self, content: bytes) -> None:
         self._name = sniff(content)
         try:
-            self._file = soundfile.SoundFile(io.BytesIO(content))
+            self._file = _Sequential(io.BytesIO(content))
         except soundfile.LibsndfileError as error:
             problem = f"is not a whole {self._name} file: its header is damaged or cut short; send the file unchanged"
             raise AudioError("content", problem) from error
