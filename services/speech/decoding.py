@@ -4,7 +4,6 @@ Greedy, as OpenAI's temperature 0. Where that runs into a loop, OpenAI draws aga
 decoder goes back to where the loop began and must leave it, so that the same sound gives the same words.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -14,37 +13,51 @@ import numpy.typing as npt
 
 Logits = npt.NDArray[np.float32]
 
-#: Nobody speaks, says the decoder this surely ...
+#: Nobody speaks, says the decoder this surely, and the words that it found all the same are less likely than this
+#: (mean log probability of a token; OpenAI's figures) ...
 _SURE_OF_SILENCE: Final = 0.6
-#: ... and the words it found all the same are less likely than this (mean log probability of a token).
 _UNLIKELY_WORDS: Final = -1.0
+#: ... up to here: the "you" and "Thank you." that it hears in silence are all but certain to it.
+_SUREST_OF_SILENCE: Final = 0.95
+_LIKELY_WORDS: Final = -0.2
 #: Words less likely than this are guesses, whatever else is said.
 _GUESSED_WORDS: Final = -1.8
-#: Tokens that zlib makes smaller by more than this repeat themselves; ordinary ones hardly shrink at all.
-_MOST_COMPRESSION: Final = 2.0
+#: A text says the same again and again whose runs of so many tokens occur more than this many times each.
+_RUN: Final = 4
+_MOST_REPEATS: Final = 2.2
 #: A phrase of so many tokens at most is looked for again and again ...
 _LONGEST_PHRASE: Final = 24
 #: ... so often at least, and over so many tokens.
 _REPEATS: Final = 4
 _LOOP_TOKENS: Final = 10
 _MOST_RETURNS: Final = 3
+#: Tokens a second of slow speech.
+_SLOW_TOKENS: Final = 1.5
 #: So many tokens are seldom said twice in a row.
 _SENTENCE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a transcript obeys: the masks `first` and `later` of Tokens.masks, the token `end`, `most` tokens."""
+    """What a transcript obeys: the masks `first` and `later` of Tokens.masks, the token `end`, `most` tokens.
+
+    `plenty`: where the decoder is known to say the same sentence twice, because it sees no silence behind the sound,
+    so many tokens are enough for the sound: what follows them a second time is left out. 0 = elsewhere.
+    """
 
     first: Logits
     later: Logits
     end: int
     most: int
+    plenty: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A transcript. `chance`: mean log probability of its tokens and end. `looped`: it went in circles on the way."""
+    """A transcript. `chance`: mean log probability of its tokens and end.
+
+    `looped`: it went in circles on the way, and did not just end where they had begun.
+    """
 
     tokens: tuple[int, ...]
     chance: float
@@ -78,11 +91,13 @@ class Greedy:
         chance = -float(np.log(np.exp(scores - scores[best]).sum()))
         if best == self.rules.end or not np.isfinite(chance):
             self._last, self.done = chance, True
+            if self.rules.plenty and len(self.tokens) >= self.rules.plenty:
+                self.looped = self._returns > 1 or (self.looped and place not in self._banned)
             return
         self.tokens.append(best)
         self.chances.append(chance)
         self.done = len(self.tokens) >= self.rules.most
-        if phrase := loop(self.tokens):
+        if phrase := loop(self.tokens) or (doubled(self.tokens) if self.rules.plenty else 0):
             self._leave(phrase)
 
     def said(self, no_speech: float) -> Said:
@@ -131,7 +146,10 @@ def believable(said: Said) -> bool:
     """False for words that were made up where nobody speaks."""
     if said.chance < _GUESSED_WORDS:
         return False
-    return said.no_speech < _SURE_OF_SILENCE or said.chance >= _UNLIKELY_WORDS
+    if said.no_speech < _SURE_OF_SILENCE:
+        return True
+    sure = min(1.0, (said.no_speech - _SURE_OF_SILENCE) / (_SUREST_OF_SILENCE - _SURE_OF_SILENCE))
+    return said.chance >= _UNLIKELY_WORDS + sure * (_LIKELY_WORDS - _UNLIKELY_WORDS)
 
 
 def doubtful(said: Said) -> bool:
@@ -147,14 +165,19 @@ def settled(said: Said) -> Said:
 
 
 def repetitive(tokens: Sequence[int]) -> bool:
-    """True for tokens that say the same again and again, by the measure of compression."""
-    data = np.asarray(tokens, "<u2").tobytes()
-    return len(data) / len(zlib.compress(data)) > _MOST_COMPRESSION
+    """True for tokens that say the same again and again."""
+    runs = [tuple(tokens[place : place + _RUN]) for place in range(len(tokens) - _RUN + 1)]
+    return len(runs) > _MOST_REPEATS * len(set(runs))
 
 
 def most_tokens(seconds: float, room: int) -> int:
     """How many tokens a stretch may have: nobody says more in `seconds`, and no more than `room` fit the decoder."""
     return max(1, min(room, 16 + int(30 * seconds)))
+
+
+def plenty_of_tokens(seconds: float) -> int:
+    """How many tokens a stretch has that is spoken slowly but without long pauses; at least one."""
+    return 1 + int(_SLOW_TOKENS * seconds)
 
 
 def probability(logits: Logits, token: int) -> float:

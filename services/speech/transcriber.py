@@ -187,7 +187,9 @@ class Transcriber:
     async def _greedy(self, run: _Run, logits: npt.NDArray[np.float32], seconds: float) -> Greedy:
         first, later = self._masks
         most = decoding.most_tokens(seconds, _MOST_PLACES - run.place)
-        greedy = Greedy(Rules(first, later, self._tokens.end, most))
+        short = run.states.shape[1] < FULL_WINDOW // 2
+        plenty = decoding.plenty_of_tokens(seconds) if short else 0
+        greedy = Greedy(Rules(first, later, self._tokens.end, most, plenty))
         begin = run.place
         greedy.take(logits)
         while not greedy.done:
