@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from typing import Final
 
-#: Models of the zoo in the order in which they make a fresh mesh useful soonest: small ones first.
+#: Models of the zoo in the order in which they make a fresh mesh useful soonest: small ones first, then those that are
+#: trained for a minute, then the largest.
 PULL: Final = (
     "double",
     "efficientnet_lite0",
     "all_minilm_l6_v2",
-    "clothing_sentiment",
-    "movielens_retrieval",
-    "movielens",
     "silero_vad",
     "ppocr_v6_detector",
     "ppocr_v6",
     "whisper_tiny_en_encoder",
     "whisper_tiny_en",
+    "movielens_retrieval",
+    "movielens",
+    "clothing_sentiment",
     "whisper_base_encoder",
     "whisper_base",
 )
@@ -32,3 +33,11 @@ DEFAULTS: Final[Mapping[str, Mapping[str, str]]] = {
     "recommendation": {"recommend": "movielens", "rank": "movielens", "similar_items": "movielens"},
     "speech": {"recognize": "whisper_base", "streaming": "whisper_tiny_en", "detect_speech": "silero_vad"},
 }
+
+#: Roles that a service resolves besides its tasks: which task the model must answer.
+ROLES: Final[Mapping[str, str]] = {"zero_shot": "embed", "streaming": "recognize"}
+
+
+def tasks_of(service: str) -> Mapping[str, str]:
+    """Every key that `[services.<service>.defaults]` may have, and the task that its model must answer."""
+    return {key: ROLES.get(key, key) for key in (*DEFAULTS[service], "tensor")}

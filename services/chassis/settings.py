@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from engines import strict_toml
 from engines.strict_toml import ConfigError
 from services.chassis.addresses import parse
-from services.chassis.default_models import DEFAULTS, PULL
+from services.chassis.default_models import DEFAULTS, PULL, tasks_of
 
 #: The services that this version has; `headrace serve NAME` runs one.
 SERVICES: Final = ("vision", "nlp", "recommendation", "speech")
@@ -123,12 +123,18 @@ def _default_services() -> dict[str, ServiceSettings]:
 
 
 def _known_services(services: dict[str, ServiceSettings]) -> dict[str, ServiceSettings]:
-    for name in services:
-        if name not in SERVICES:
-            near = difflib.get_close_matches(name, SERVICES, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(SERVICES)}"
-            raise ValueError(f"unknown service '{name}', {hint}")
+    for name, section in services.items():
+        _check_known("service", name, SERVICES)
+        for key in section.defaults:
+            _check_known(f"key in {name}.defaults", key, tuple(tasks_of(name)))
     return services
+
+
+def _check_known(kind: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        raise ValueError(f"unknown {kind} '{name}', {hint}")
 
 
 class Settings(_Section):
