@@ -106,7 +106,8 @@ class _Walk:
                     if self.patience <= 0 or not _is_coming(error):
                         raise
                     status.start()
-                    status.update(f"waiting for a model: {error.message} ({self.patience:.0f} s left)")
+                    awaited = error.metadata.get("model", "") or "its service"
+                    status.update(f"waiting for {awaited}, for {self.patience:.0f} s at most ...")
                     time.sleep(_POLL_SECONDS)
                     self.patience -= time.monotonic() - begun
 
