@@ -12,10 +12,9 @@ import numpy.typing as npt
 from engines.sections.reading import Detection
 from services.vision.reading_boxes import Quad, Quads, ordered
 
-#: The shorter side of a long page is not scaled below this, in pixels of the network.
-_LEAST_SIDE: Final = 480
 _OVERLAP: Final = 128
-_MARGIN: Final = 16  # Around pictures so small that their text touches the edges.
+_SMALL: Final = 128  # Pixels of the network: the text of so low a picture touches its edges.
+_MARGIN: Final = 16
 _MAX_TILES: Final = 48
 _SAME_LINE: Final = 0.6  # Of the lower outline's height.
 
@@ -44,9 +43,9 @@ class Tile:
 
 
 def first_scale(width: int, height: int, numbers: Detection) -> float:
-    """Pixels of the network for one of the page: its longer side fits, unless the page is a long strip."""
+    """Pixels of the network for one of the page: its longer side fits, unless it is more than twice the shorter one."""
     longer, shorter = max(width, height), min(width, height)
-    return min(1.0, max(numbers.max_side / longer, min(1.0, _LEAST_SIDE / shorter)))
+    return min(1.0, max(numbers.max_side / longer, min(1.0, numbers.max_side / 2 / shorter)))
 
 
 def finer_scale(scale: float, heights: npt.NDArray[np.floating], numbers: Detection) -> float:
@@ -68,7 +67,7 @@ def tiles_of(width: int, height: int, scale: float, numbers: Detection) -> list[
         if len(columns) * len(rows) <= _MAX_TILES:
             break
         scale *= 0.8
-    margin = 2 * _MARGIN if min(width, height) * scale < _LEAST_SIDE // 4 else 0
+    margin = 2 * _MARGIN if min(width, height) * scale < _SMALL else 0
     part = (columns[0][1] - columns[0][0], rows[0][1] - rows[0][0])
     across, down = (min(_up(max(1, round(length * scale)) + margin, numbers.multiple), side) for length in part)
     size = (across, down)
@@ -127,26 +126,22 @@ def merged(found: Sequence[Quads]) -> Quads:
         return found[0]
     lines = np.zeros((0, 4, 2), np.float32)
     for quads in found:
-        known = len(lines)
-        for quad in quads:
-            whole, rest = _joined(quad, lines[:known])
-            known = int(rest.sum())
-            lines = np.concatenate([lines[: len(rest)][rest], lines[len(rest) :], whole[np.newaxis]])
+        rest = np.ones(len(lines), bool)
+        bounds = (lines.min(1), lines.max(1))
+        fresh = [_joined(quad, lines, bounds, rest) for quad in quads]
+        lines = np.concatenate([lines[rest], np.array(fresh, np.float32).reshape(-1, 4, 2)])
     return lines
 
 
-def _joined(quad: Quad, lines: Quads) -> tuple[Quad, npt.NDArray[np.bool_]]:
-    """The outline with its pieces among `lines` added, and which of those are none."""
-    rest = np.ones(len(lines), bool)
-    low, high = lines.min(1), lines.max(1)
+def _joined(quad: Quad, lines: Quads, bounds: tuple[Quads, Quads], rest: npt.NDArray[np.bool_]) -> Quad:
+    """The outline with its pieces among `lines` added; they are struck out of `rest`."""
     while True:
-        near = rest & (np.maximum(low, quad.min(0)) < np.minimum(high, quad.max(0))).all(1)
+        near = rest & (np.maximum(bounds[0], quad.min(0)) < np.minimum(bounds[1], quad.max(0))).all(1)
         pieces = [index for index in np.flatnonzero(near) if _same_line(quad, lines[index])]
         if not pieces:
-            return quad, rest
+            return quad
         rest[pieces] = False
-        corners = np.concatenate([quad, *lines[pieces]])
-        quad = ordered(cv2.boxPoints(cv2.minAreaRect(corners)))
+        quad = ordered(cv2.boxPoints(cv2.minAreaRect(np.concatenate([quad, *lines[pieces]]))))
 
 
 def _same_line(one: Quad, other: Quad) -> bool:

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from engines.sections.reading import Recognition
+from services.vision.reading_text import CharactersError, Reading, joined, load_characters, read_steps
+
+CHARACTERS = ("a", "b", "木", " ")
+LIKELIEST = Recognition(output="classes", confidence="sure")
+
+
+def steps(*classes, sure=0.8):
+    return {"classes": np.array([classes]), "sure": np.full((1, len(classes)), sure, np.float32)}
+
+
+def test_repeats_are_one_character_and_blanks_are_none():
+    assert read_steps(steps(0, 1, 1, 0, 1, 2, 2, 4, 4, 3), LIKELIEST, CHARACTERS).text == "aab 木"
+
+
+def test_confidence_is_the_mean_of_the_characters_alone():
+    outputs = steps(0, 1, 1, 0, 2)
+    outputs["sure"][:] = [[0.1, 0.9, 0.2, 0.1, 0.5]]
+    assert read_steps(outputs, LIKELIEST, CHARACTERS).confidence == pytest.approx(0.7)
+
+
+def test_an_empty_line_is_empty():
+    assert read_steps(steps(0, 0, 0), LIKELIEST, CHARACTERS) == Reading("", 0.0)
+
+
+def test_probabilities_of_all_classes_say_the_same():
+    probabilities = np.full((1, 4, 5), 0.05, np.float32)
+    for step, index in enumerate((1, 0, 3, 3)):
+        probabilities[0, step, index] = 0.8
+    reading = read_steps({"probabilities": probabilities}, Recognition(), CHARACTERS)
+    assert reading.text == "a木"
+    assert reading.confidence == pytest.approx(0.8)
+
+
+def test_a_network_that_knows_more_characters_than_the_file_is_found_out():
+    with pytest.raises(CharactersError, match="class 5 has no line among the 4 characters"):
+        read_steps(steps(5), LIKELIEST, CHARACTERS)
+
+
+def test_characters_are_lines_and_a_space_is_one(tmp_path):
+    path = tmp_path / "characters.txt"
+    path.write_bytes("a\r\n\u2028\n木\n \n".encode())
+    assert load_characters(path) == ("a", "\u2028", "木", " ")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "characters.txt cannot be read: No such file"),
+        (b"a\n\xff\n", "not UTF-8 text"),
+        (b"a\n\nb\n", "line 2 of characters.txt is empty"),
+        (b"", "line 1 of characters.txt is empty"),
+    ],
+)
+def test_a_damaged_file_of_characters_is_described(tmp_path, content, words):
+    path = tmp_path / "characters.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CharactersError, match=words):
+        load_characters(path)
+
+
+def test_parts_of_a_line_are_joined_by_spaces_where_their_script_has_them():
+    parts = [Reading("the mill", 1.0), Reading("stands", 0.5), Reading("水", 0.5), Reading("车", 0.5)]
+    assert joined(parts, [False, True, True, True]).text == "the mill stands水车"
+    assert joined(parts[:2], [False, False]).text == "the millstands"
+    assert joined(parts[:2], [False, True]).confidence == pytest.approx((8 * 1.0 + 6 * 0.5) / 14)
+    assert joined([Reading("", 0.0)], [False]) == Reading("", 0.0)
