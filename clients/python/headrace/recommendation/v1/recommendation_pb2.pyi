@@ -33,7 +33,10 @@ class Item(google.protobuf.message.Message):
     title: builtins.str
     """Its title, UTF-8; "" when the model has none."""
     score: builtins.float
-    """Preference, higher is better; comparable within one response only."""
+    """Higher is better; comparable within one response only. Of recommenders that Headrace trained: of Recommend and Rank
+    0..1, where 0.5 is the middle of the choices it learned from; of trending items 0..1, 1 being the most chosen of late;
+    of SimilarItems a cosine, -1..1.
+    """
     def __init__(
         self,
         *,
@@ -59,14 +62,18 @@ class RecommendRequest(google.protobuf.message.Message):
     model: builtins.str
     """"", "name" or "name@version"; "" is the domain's default recommender."""
     user_id: builtins.str
-    """A user known to the model; "" = nobody in particular. With neither user nor history, trending items are answered."""
+    """A user known to the model; "" = nobody in particular. With neither user nor history, trending items are answered. An
+    unknown user with a history is answered by the history alone, without one it is NOT_FOUND.
+    """
     page_size: builtins.int
-    """Items to answer; 0 = 10, negative is refused."""
+    """Items to answer; 0 = 10, more than 100 = 100, negative is refused."""
     exclude_seen: builtins.bool
     """Leave out the items of the history and those the user is known to have seen; default false."""
     @property
     def history(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Ids of items that the user liked, oldest first; may be empty."""
+        """Ids of items that the user liked, oldest first; may be empty. Of a known user they come after those that the model
+        knows. Unknown items are passed over; NOT_FOUND when there are no others and no user.
+        """
 
     def __init__(
         self,
@@ -121,14 +128,14 @@ class RankRequest(google.protobuf.message.Message):
     model: builtins.str
     """"", "name" or "name@version"; "" is the domain's default ranker."""
     user_id: builtins.str
-    """A user known to the model; "" = nobody in particular."""
+    """A user known to the model; "" = nobody in particular; see RecommendRequest."""
     @property
     def history(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Ids of items that the user liked, oldest first; may be empty."""
+        """Ids of items that the user liked, oldest first; may be empty; see RecommendRequest."""
 
     @property
     def item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Ids of the candidates, at least one."""
+        """Ids of the candidates, at least one; a repeated one is ranked once."""
 
     def __init__(
         self,
@@ -157,7 +164,7 @@ class RankResponse(google.protobuf.message.Message):
 
     @property
     def missing_item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The candidates that it does not know, in the order of the request."""
+        """The candidates that it does not know, each once, in the order of the request."""
 
     @property
     def model(self) -> headrace.common.v1.common_pb2.ModelRef:
@@ -189,7 +196,7 @@ class SimilarItemsRequest(google.protobuf.message.Message):
     item_id: builtins.str
     """The item to start from; must not be empty."""
     page_size: builtins.int
-    """Items to answer; 0 = 10, negative is refused."""
+    """Items to answer; 0 = 10, more than 100 = 100, negative is refused."""
     def __init__(
         self,
         *,
