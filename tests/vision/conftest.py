@@ -15,3 +15,15 @@ def zoo_models(tmp_path_factory):
     except ArtifactError as error:
         pytest.skip(f"the real network cannot be fetched here: {error}")
     return models
+
+
+@pytest.fixture(scope="session")
+def reading_models(tmp_path_factory):
+    """A repository with the real reader and its detector."""
+    models = tmp_path_factory.mktemp("readers")
+    try:
+        for name in ("ppocr_v6_detector", "ppocr_v6"):
+            pull(recipe(name), models, Artifacts(default_cache()))
+    except ArtifactError as error:
+        pytest.skip(f"the real networks cannot be fetched here: {error}")
+    return models
