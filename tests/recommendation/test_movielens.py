@@ -10,7 +10,9 @@ import pytest
 
 from engines.recommender.metrics import recall_and_ndcg
 from engines.zoo.artifacts import Artifacts, default_cache
+from engines.zoo.check import check
 from engines.zoo.movielens import RECIPE, movielens
+from engines.zoo.registry import recipe
 from headrace.recommendation.v1 import recommendation_pb2 as pb
 from tests.recommendation.serving import serving
 from tests.recommendation.test_servicer import call, ids
@@ -44,6 +46,11 @@ def test_the_whole_model_is_well_above_popularity_and_factors(movielens_models):
     assert whole[1] > 2.5 * popularity[1]
     assert whole[0] > 1.5 * factors[0]
     assert whole[1] > 1.5 * factors[1]
+
+
+@pytest.mark.parametrize("name", ["movielens", "movielens_retrieval"])
+def test_each_network_computes_what_its_fixture_says(movielens_models, name):
+    assert check(recipe(name), movielens_models).error < 1e-3
 
 
 def test_the_card_has_the_figures_of_the_report(movielens_models):
