@@ -1,6 +1,7 @@
 """Model cards: what somebody must know who uses a model, as the zoo or its owner wrote it."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +9,8 @@ from engines.zoo import registry
 from engines.zoo.errors import ZooError
 
 FILE_NAME: Final = "CARD.md"
+#: What each card of the zoo tells, under headings of these names.
+SECTIONS: Final = ("Origin", "Licence", "Training data", "Metrics", "Limits")
 _STATIC: Final = Path(__file__).parent / "files"
 
 
@@ -23,6 +26,12 @@ def card(name: str, models: Path) -> str:
     near = difflib.get_close_matches(name, [*registry.NAMES, *_folders(models)], n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"the zoo has: {', '.join(registry.NAMES)}"
     raise ZooError(f"there is no model '{name}'; {hint}")
+
+
+def sections(text: str) -> dict[str, str]:
+    """What stands below each `## ` heading of a card."""
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return {name.strip(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def _folders(models: Path) -> list[str]:
