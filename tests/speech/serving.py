@@ -1,0 +1,104 @@
+"""The speech service on a real port in the test's own event loop, and sounds to send it."""
+
+import contextlib
+import io
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+import soundfile
+
+from headrace.speech.v1 import speech_pb2 as pb
+from services.chassis import rpc
+from services.chassis.metrics import Metrics
+from services.chassis.models import ModelHost
+from services.chassis.settings import Settings
+from services.chassis.telemetry import Telemetry
+from services.speech.main import compose
+
+CLIPS = Path(__file__).parent / "clips"
+INVOICE = "Please send the invoice to our office in London before Friday afternoon."
+BEACH = "He walked slowly along the beach, watching the ships come in."
+RATE = 16_000
+DEFAULTS = {"recognize": "whisper_tiny_en", "streaming": "whisper_tiny_en", "detect_speech": "silero_vad"}
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where the service listens, and what is in it. `speech`: its servicer."""
+
+    address: str
+    host: ModelHost
+    speech: object
+
+
+@contextlib.asynccontextmanager
+async def serving(models: Path, flags: dict[str, object] | None = None) -> AsyncIterator[Served]:
+    """`flags` are settings by dotted key."""
+    defaults = {"services.speech.defaults": DEFAULTS, "services.speech.cores": 2, "models.directory": str(models)}
+    settings = Settings.load(flags={**defaults, **(flags or {})}, environ={})
+    telemetry = Telemetry("speech", Metrics())
+    parts = compose(settings, telemetry, None)
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+    for service in parts.services:
+        policy = rpc.Policy(telemetry=telemetry, receipt_headers=service.receipt_headers)
+        server.add_generic_rpc_handlers((rpc.handlers(service.descriptor, service.servicer, policy),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await parts.host.start()
+    await parts.host.loaded()
+    await server.start()
+    try:
+        yield Served(f"127.0.0.1:{port}", parts.host, parts.services[0].servicer)
+    finally:
+        await server.stop(0)
+        await parts.host.close()
+        parts.close()
+
+
+def clip(name: str) -> np.ndarray:
+    """float32 [n] at 16 kHz."""
+    sound, rate = soundfile.read(CLIPS / f"{name}.ogg", dtype="float32")
+    assert rate == RATE
+    return sound
+
+
+def silence(seconds: float) -> np.ndarray:
+    """Nearly nothing: the noise of a quiet room."""
+    noise = np.random.default_rng(7).standard_normal(int(seconds * RATE))
+    return (noise * 3e-4).astype(np.float32)
+
+
+def conversation() -> np.ndarray:
+    """Two sentences and the silence around them, 12.4 s."""
+    parts = [silence(0.5), clip("invoice"), silence(1.5), clip("beach"), silence(1.5)]
+    return np.concatenate(parts)
+
+
+def pcm(sound: np.ndarray) -> bytes:
+    """LINEAR16."""
+    return (sound * 32_767).astype("<i2").tobytes()
+
+
+def file(sound: np.ndarray, kind: str = "WAV", rate: int = RATE, subtype: str | None = None) -> bytes:
+    """A container."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+def words(text: str) -> list[str]:
+    """Lower case, without punctuation."""
+    return "".join(letter for letter in text.lower() if letter.isalnum() or letter == " ").split()
+
+
+def config(**fields: object) -> pb.StreamingRecognizeRequest:
+    """The first message of a stream."""
+    given = {"encoding": pb.AUDIO_ENCODING_LINEAR16, "sample_rate_hertz": RATE, **fields}
+    return pb.StreamingRecognizeRequest(config=pb.StreamingConfig(**given))
+
+
+def audio(data: bytes) -> pb.StreamingRecognizeRequest:
+    """Another message of a stream."""
+    return pb.StreamingRecognizeRequest(audio=data)
