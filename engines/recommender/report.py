@@ -9,10 +9,9 @@ from engines.recommender.training import Trained
 def text(trained: Trained) -> str:
     """The report as plain text; the same on every machine."""
     dataset, candidates = trained.dataset, trained.model.candidates
-    data = f"{len(dataset.catalogue)} items, {len(dataset.user_ids)} users, {len(dataset.choices)} interactions"
     learned = f"{_parameters(trained)} parameters, learned from {trained.lists} choices, last loss {trained.loss:.3f}"
     lines = [
-        f"{data}; the last one of {trained.measured_users} users held out",
+        f"{_data(trained)}; the last one of {trained.measured_users} users held out",
         "and looked for among all items that its user had not chosen before:",
         "",
         *_table(trained.metrics, candidates),
@@ -30,20 +29,40 @@ def card(trained: Trained, name: str) -> str:
     kinds = len(trained.dataset.catalogue.kinds)
     return f"""# {name}
 
-A recommender trained with `headrace models train recommender` on interactions of its owner: retrieval by user and item
-factors and by the order of choices (`{name}_retrieval`), then a ranking network over {candidates} candidates.
+Recommends and ranks the items of its owner's catalogue: retrieval by user and item factors and by the order of choices
+(`{name}_retrieval`), then a ranking network over {candidates} candidates.
 
-- Origin and licence: those of the data; nothing else went in.
-- Training data: see below. Numbers of an item: {features}; genres: {kinds}.
-- Served with all interactions; measured with the last one of each user held out.
+## Origin
+
+Trained by `headrace models train recommender`; nothing but the data below went in.
+
+## Licence
+
+That of the data, which this folder holds in `items.csv` and `interactions.csv`.
+
+## Training data
+
+{_data(trained)}.
+Known of an item: {features}; {kinds} genres.
+
+## Metrics
+
+Measured with the last interaction of each user held out, served with all of them.
 
 ```
 {report}```
 
-Limits: items and users that came after the training are unknown to it until it is trained again (a history of known
-items stands for a new user). It foresees what is chosen next, which is not the same as what would be liked most, and
-popular items come up more often than rare ones.
+## Limits
+
+Items and users that came after the training are unknown to it until it is trained again (a history of known items
+stands for a new user). It foresees what is chosen next, which is not the same as what would be liked most, and popular
+items come up more often than rare ones.
 """
+
+
+def _data(trained: Trained) -> str:
+    dataset = trained.dataset
+    return f"{len(dataset.catalogue)} items, {len(dataset.user_ids)} users, {len(dataset.choices)} interactions"
 
 
 def _table(metrics: Sequence[Metric], candidates: int) -> list[str]:
