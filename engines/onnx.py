@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU as an engine."""
 
+import ctypes
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +50,7 @@ class OnnxEngine:
             raise EngineLoadError(
                 f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); pull or export the model again"
             ) from error
+        _return_memory()
         self._path = path
         self.computes_in_caller = threads == 1
         inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
@@ -147,6 +149,14 @@ def _options(threads: int) -> ort.SessionOptions:
     # What goes wrong is raised; the runtime's own log would only repeat it on stderr.
     options.log_severity_level = _LOG_FATAL
     return options
+
+
+def _return_memory() -> None:
+    """Hand what loading has freed back to the system: the allocator would keep half a large file's size. glibc only."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return
 
 
 def _spec(node: Any, path: Path) -> TensorSpec:
