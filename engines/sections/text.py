@@ -15,7 +15,8 @@ class TextInput(Section):
     """Tokenize with `tokenizer` (a file of the model's folder), cut to `max_tokens`, special tokens included.
 
     `pooling` makes one vector of an output [batch, tokens, width]; an output [batch, width] is taken as it is. Lengths
-    are padded up to multiples of `pad_to`, so that texts of different callers meet in one batch.
+    are padded up to multiples of `pad_to`, so that texts of different callers meet in one batch: 4 wastes 4% of a mix
+    of lengths where 8 wastes 10%, and lone texts of 32 callers cost the same with either.
     `encoder`: instead of all this, the model reads the embeddings of that other model of the repository.
     """
 
@@ -29,10 +30,12 @@ class TextInput(Section):
 class ZeroShot(Section):
     """How an embedder chooses among a caller's labels: by likeness to `template` with the label for `{}`.
 
-    The cosines divided by `temperature` go through a softmax.
+    The cosines divided by `temperature` go through a softmax. Of the templates and temperatures tried with
+    all-MiniLM-L6-v2, these name the kind of garment of 900 reviews, 100 of each of nine kinds, best (64% right, with a
+    mean confidence of 61%).
     """
 
-    template: str = "{}"
+    template: str = "This text is about {}."
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.05
 
     @field_validator("template")

@@ -63,7 +63,7 @@ def _inputs() -> Tensors:
 
 RECIPE: Final = Recipe(
     name="all_minilm_l6_v2",
-    revision=1,
+    revision=2,
     summary="sentence embeddings, 384-d: search, similarity, zero-shot labels, reranking",
     licence="Apache-2.0",
     wheels=(WHEEL,),

@@ -1,18 +1,15 @@
+from pathlib import Path
+
 import pytest
 
-from engines.zoo.artifacts import Artifacts, default_cache
 from engines.zoo.errors import ArtifactError
-from engines.zoo.pull import pull
-from engines.zoo.registry import recipe
+from tests.mesh import zoo_models
 
 
 @pytest.fixture(scope="session")
-def zoo_texts(tmp_path_factory):
+def zoo_texts(tmp_path_factory) -> Path:
     """A repository with the real text models, pulled as `headrace models pull` does."""
-    models = tmp_path_factory.mktemp("zoo")
     try:
-        for name in ("all_minilm_l6_v2", "clothing_sentiment"):
-            pull(recipe(name), models, Artifacts(default_cache()))
+        return zoo_models(tmp_path_factory.mktemp("texts") / "models", ("all_minilm_l6_v2", "clothing_sentiment"))
     except ArtifactError as error:
         pytest.skip(f"the real networks cannot be fetched here: {error}")
-    return models
