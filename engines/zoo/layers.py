@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from onnx import helper
+import onnx
+from onnx import TensorProto, helper
 
 from engines.base import Array
 from engines.zoo.graph import Graph
@@ -81,3 +82,19 @@ class LayerGraph(Graph):
     def joined(self, x: str, width: int) -> str:
         """[b, heads, n, 64] as [b, n, width]."""
         return self.add("Reshape", self.add("Transpose", x, perm=[0, 2, 1, 3]), self.integers(0, 0, width))
+
+
+def detached(model: bytes, constant: str, file: str) -> tuple[bytes, bytes]:
+    """The model file with one constant moved to `file` beside it, and that file.
+
+    ONNX Runtime maps such a file: a table of which few rows are read takes hardly any memory.
+    """
+    proto = onnx.load_from_string(model)
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == constant)
+    data: bytes = tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", file), ("offset", "0"), ("length", str(len(data)))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    return proto.SerializeToString(deterministic=True), data

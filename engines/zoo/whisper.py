@@ -9,9 +9,9 @@ import numpy as np
 
 from engines.base import Array, Tensors
 from engines.zoo.errors import CheckError
-from engines.zoo.layers import HEAD
+from engines.zoo.layers import HEAD, detached
 from engines.zoo.recipe import Bench, Fixture, Proof, Step
-from engines.zoo.whisper_decoder import decoder
+from engines.zoo.whisper_decoder import TABLE, decoder
 from engines.zoo.whisper_encoder import encoder
 from engines.zoo.whisper_weights import WhisperWeights
 
@@ -23,6 +23,7 @@ _SPEECH: Final = "whisper_mel.npz"
 _LOWEST: Final = -0.8
 _WINDOW: Final = 3000
 _MOST_TOKENS: Final = 60
+_TABLE_FILE: Final = "embeddings.bin"
 
 
 def encoder_build(name: str, parts: tuple[str, ...]) -> Build:
@@ -40,7 +41,9 @@ def decoder_build(name: str, parts: tuple[str, ...], beside: Mapping[str, str]) 
 
     def build(files: Mapping[str, bytes], _step: Step) -> Mapping[str, bytes]:
         weights = WhisperWeights(b"".join(files[part] for part in parts))
-        return {"1/model.onnx": decoder(weights, name), **{target: files[path] for target, path in beside.items()}}
+        model, table = detached(decoder(weights, name), TABLE, _TABLE_FILE)
+        copies = {target: files[path] for target, path in beside.items()}
+        return {"1/model.onnx": model, f"1/{_TABLE_FILE}": table, **copies}
 
     return build
 

@@ -12,7 +12,7 @@ _SENTENCE: Final = (316, 4414, 295, 2368, 5817, 307, 264, 1151, 551, 934, 257, 9
 
 RECIPE: Final = Recipe(
     name="whisper_base",
-    revision=1,
+    revision=2,
     summary="speech recognition, 99 languages, detected when not told",
     licence="MIT",
     wheels=WHEELS,

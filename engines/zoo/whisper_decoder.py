@@ -10,6 +10,7 @@ come and go share a batch. The same is done in DeepSeek-V2's latent attention.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from onnx import TensorProto
@@ -17,6 +18,9 @@ from onnx import TensorProto
 from engines.zoo.errors import CheckpointError
 from engines.zoo.layers import HEAD, LayerGraph
 from engines.zoo.whisper_weights import WhisperWeights
+
+#: The constant that tokens are looked up in.
+TABLE: Final = "embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def decoder(weights: WhisperWeights, name: str) -> bytes:
 
 def _embedded(graph: LayerGraph, weights: WhisperWeights) -> str:
     """Tokens and places as vectors. The table is kept in float16 beside the float32 one that makes the logits."""
-    table = graph.weight(weights["decoder/embeddings/weight"], np.float16)
+    table = graph.constant(TABLE, np.ascontiguousarray(weights["decoder/embeddings/weight"], np.float16))
     words = graph.add("Cast", graph.add("Gather", table, "tokens"), to=TensorProto.FLOAT)
     places = graph.add("Add", graph.add("Unsqueeze", "position", graph.integers(1)), _upto(graph, "tokens", 1))
     return graph.add(
