@@ -46,6 +46,12 @@ def choose(manifest: Manifest, version_folder: Path) -> Choice:
     return Choice("onnxruntime", f"TensorRT cannot serve it: {obstacle}")
 
 
+def twin(engine: Engine) -> Engine | None:
+    """Return an engine that computes beside this one on the same weights, where its backend has such."""
+    make: Callable[[], Engine | None] | None = getattr(engine, "twin", None)
+    return make() if make is not None else None
+
+
 def open_engine(backend: Backend, manifest: Manifest, version_folder: Path) -> Engine:
     """Make one engine. Raises EngineLoadError."""
     return FACTORIES[backend](manifest, version_folder)

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU as an engine."""
 
+import copy
 import ctypes
 from dataclasses import replace
 from pathlib import Path
@@ -88,8 +89,12 @@ class OnnxEngine:
             outputs[name] = _encoded(outputs[name])
         return outputs
 
+    def twin(self) -> "OnnxEngine | None":
+        """Return an engine that computes beside this one on the same weights; None where it would share threads."""
+        return copy.copy(self) if self.computes_in_caller else None
+
     def close(self) -> None:
-        """Give back the session's memory. Idempotent; run fails afterwards."""
+        """Give back the session's memory, once its twins have too. Idempotent; run fails afterwards."""
         self._session = None
 
     def _with_rows(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Signature:

@@ -64,9 +64,10 @@ class Entry:
         instances = self.manifest.instances
         count = instances.count or max(1, cores // instances.threads)
         with ExitStack() as opened:
-            engines = []
+            engines: list[Engine] = []
             for _ in range(count):
-                engine = backends.open_engine(choice.backend, self.manifest, folder)
+                twin = backends.twin(engines[0]) if engines else None
+                engine = twin or backends.open_engine(choice.backend, self.manifest, folder)
                 opened.callback(engine.close)
                 engines.append(engine)
             labels = self._checked_labels(self.manifest, folder, engines[0])

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,20 @@ def test_the_runtime_writes_nothing_to_stderr(
         engine.run({"x": np.zeros((1, 3, 1), np.float32)})
     engine.run({"x": np.zeros((1, 4), np.float32)})
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_twin_computes_beside_on_the_same_weights(double_model: ModelWriter, tmp_path: Path) -> None:
+    engine = OnnxEngine(double_model(tmp_path / "m.onnx", ["batch", 4]))
+    twin = engine.twin()
+    assert twin is not None
+    assert twin.signature == engine.signature
+    given = np.arange(8, dtype=np.float32).reshape(2, 4)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda one: one.run({"x": given})["y"], [engine, twin] * 50))
+    assert all((answer == 2 * given).all() for answer in answers)
+    engine.close()
+    np.testing.assert_array_equal(twin.run({"x": given})["y"], 2 * given)
+    twin.close()
+    with pytest.raises(EngineError):
+        twin.run({"x": given})
+    assert OnnxEngine(tmp_path / "m.onnx", threads=2).twin() is None
