@@ -28,17 +28,18 @@ class _Pixels(Section):
 class Detection(_Pixels):
     """From a picture to the outlines of its lines, by a network that gives each pixel the probability of being text.
 
-    A page is scaled down so that its longer side has at most `max_side` pixels; where its lower lines turn out to be
-    less than `fine_height` pixels high, it is looked at again, twice as large and in tiles. The network's sides are
-    multiples of `multiple`. Pixels above `threshold` make up a region, which is kept when the mean of its outline is
-    `box_threshold` or more, and widened by `unclip` times its area over its perimeter. The `max_lines` largest are
-    kept.
+    A page is scaled down so that its longer side has at most `max_side` pixels, but not below `least_scale`; what is
+    larger is looked at in tiles. Where its lower outlines turn out to be less than `fine_height` pixels high, it is
+    looked at again, twice as large. The network's sides are multiples of `multiple`. Pixels above `threshold` make up
+    a region, which is kept when the mean of its outline is `box_threshold` or more, and widened by `unclip` times its
+    area over its perimeter. The `max_lines` largest are kept.
     """
 
     output: Text = "probability"
     max_side: Annotated[int, Field(ge=64, le=8192)] = 960
     multiple: Annotated[int, Field(ge=1, le=512)] = 32
-    fine_height: Annotated[float, Field(ge=0, le=100)] = 5.0
+    least_scale: Share = 0.3
+    fine_height: Annotated[float, Field(ge=0, le=100)] = 11.0
     threshold: Share = 0.3
     box_threshold: Share = 0.4
     unclip: Annotated[float, Field(ge=0, le=10)] = 1.6

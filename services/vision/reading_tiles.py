@@ -45,7 +45,7 @@ class Tile:
 def first_scale(width: int, height: int, numbers: Detection) -> float:
     """Pixels of the network for one of the page: its longer side fits, unless it is more than twice the shorter one."""
     longer, shorter = max(width, height), min(width, height)
-    return min(1.0, max(numbers.max_side / longer, min(1.0, numbers.max_side / 2 / shorter)))
+    return min(1.0, max(numbers.max_side / longer, numbers.least_scale, min(1.0, numbers.max_side / 2 / shorter)))
 
 
 def finer_scale(scale: float, heights: npt.NDArray[np.floating], numbers: Detection) -> float:

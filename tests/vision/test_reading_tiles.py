@@ -10,7 +10,7 @@ from engines.sections.reading import Detection
 from services.vision.reading_boxes import ordered
 from services.vision.reading_tiles import finer_scale, first_scale, merged, tensor_of, tiles_of
 
-NUMBERS = Detection(max_side=320, multiple=32, fine_height=5.0)
+NUMBERS = Detection(max_side=320, multiple=32, fine_height=5.0, least_scale=0.1)
 
 
 def line(left, top, right, bottom, angle=0.0):
@@ -43,6 +43,7 @@ def test_a_page_is_looked_at_whole_and_a_long_strip_in_parts():
     assert first_scale(700, 9000, numbers) == pytest.approx(480 / 700)
     assert 6 < len(tiles_of(700, 9000, first_scale(700, 9000, numbers), numbers)) < 10
     assert first_scale(640, 480, numbers) == 1.0
+    assert first_scale(9000, 6000, numbers) == 0.3
 
 
 def test_a_second_look_is_for_low_lines_only():
