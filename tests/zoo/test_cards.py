@@ -60,3 +60,12 @@ def test_the_card_of_the_repository_comes_first(tmp_path: Path) -> None:
         card("birds", tmp_path)
     with pytest.raises(ZooError, match="there is no model 'bird'; did you mean 'birds'"):
         card("bird", tmp_path)
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_the_documentation_lists_the_model(name: str) -> None:
+    zoo = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    (row,) = [line for line in zoo.splitlines() if line.startswith(f"| `{name}` |")]
+    assert registry.recipe(name).licence in row
+    engines = (ROOT / "docs" / "tensorrt.md").read_text(encoding="utf-8")
+    assert f"\n| {name} |" in engines
