@@ -108,7 +108,7 @@ def number(place: Place, column: str, value: str) -> float:
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
-        raise place.error(column, f"is '{value[:40]}', must be a finite number")
+        raise place.error(column, f"is {value[:40]!r}, must be a finite number")
     return found
 
 
@@ -124,7 +124,7 @@ def instant(place: Place, column: str, value: str) -> float:
             found = math.nan
     if not math.isfinite(found):
         allowed = "must be seconds since 1970 or an ISO date such as 2026-01-31T12:00:00"
-        raise place.error(column, f"is '{value[:40]}', {allowed}")
+        raise place.error(column, f"is {value[:40]!r}, {allowed}")
     return found
 
 

@@ -1,6 +1,7 @@
 """The data a recommender is made of: who chose what, in which order; and what the items are."""
 
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,7 +104,8 @@ def read(interactions: Path, items: Path) -> Dataset:
     catalogue, notes = read_items(items)
     known = {item: index for index, item in enumerate(catalogue.ids)}
     users: dict[str, int] = {}
-    found: list[tuple[int, int, float, float]] = []
+    # Numbers of user and item, rating and time, one after the other: a tenth of what tuples would take.
+    found = array("d")
     unknown: tuple[Place, str] | None = None
     missing = 0
     with table(interactions, ("user_id", "item_id"), ("rating", "timestamp")) as (columns, rows):
@@ -113,22 +115,24 @@ def read(interactions: Path, items: Path) -> Dataset:
             user = identifier(place, "user_id", columns.value(row, "user_id"))
             item = identifier(place, "item_id", columns.value(row, "item_id"))
             rating = number(place, "rating", columns.value(row, "rating")) if has_ratings else 0.0
-            time = instant(place, "timestamp", columns.value(row, "timestamp")) if has_times else float(len(found))
+            time = instant(place, "timestamp", columns.value(row, "timestamp")) if has_times else float(len(found) // 4)
             if item not in known:
                 unknown = unknown or (place, item)
                 missing += 1
                 continue
-            found.append((users.setdefault(user, len(users)), known[item], rating, time))
+            found.extend((users.setdefault(user, len(users)), known[item], rating, time))
     if unknown is not None:
         place, item = unknown
         notes.append(
             f"{missing} interactions of items that {items.name} lacks were left out"
-            f" (first: line {place.line}, '{item[:40]}')"
+            f" (first: line {place.line}, {item[:40]!r})"
         )
     if not found:
         where = f"{interactions.name}: has no interactions"
         raise DatasetError(f"{where} of items that {items.name} lists" if missing else f"{where} below its header")
-    made = dataset_of(catalogue, list(users), np.array(found, np.float64), has_ratings=has_ratings, has_times=has_times)
+    made = dataset_of(
+        catalogue, list(users), np.frombuffer(found).reshape(-1, 4), has_ratings=has_ratings, has_times=has_times
+    )
     return replace(made, notes=(*notes, *made.notes))
 
 
@@ -160,7 +164,7 @@ def read_items(path: Path) -> tuple[Catalogue, list[str]]:
         for place, row in rows:
             item = identifier(place, "item_id", columns.value(row, "item_id"))
             if item in ids:
-                raise place.error("item_id", f"'{item[:40]}' is there a second time, each item may be listed once")
+                raise place.error("item_id", f"{item[:40]!r} is there a second time, each item may be listed once")
             title = columns.value(row, "title")
             if len(title) > MAX_FIELD:
                 raise place.error("title", f"has {len(title)} characters, at most {MAX_FIELD} are allowed")

@@ -61,7 +61,7 @@ class Lists:
 def train(lists: Lists, told: Callable[[int, int, float], None], seed: int = 0) -> Network:
     """Minimise the sampled softmax cross-entropy; `told(epoch, epochs, loss)` after each epoch."""
     flat = lists.features.reshape(-1, lists.features.shape[-1])
-    mean, deviation = rounded(flat.mean(axis=0)), rounded(flat.std(axis=0) + _DEVIATION_FLOOR)
+    mean, deviation = rounded(flat.mean(axis=0)), rounded(_deviation(flat))
     inputs = np.clip((lists.features - mean) / deviation, -CLIP, CLIP)
     random = np.random.default_rng(seed)
     batch = min(max(len(lists) // _STEPS, _BATCH[0]), _BATCH[1])
@@ -75,6 +75,12 @@ def train(lists: Lists, told: Callable[[int, int, float], None], seed: int = 0) 
     network = Network(mean, deviation, tuple((rounded(weight), rounded(bias)) for weight, bias in learner.layers()))
     middle = float(np.float32(np.median(network.logits(lists.features[:, 0]))))
     return Network(mean, deviation, network.layers, middle)
+
+
+def _deviation(flat: Floats) -> Floats:
+    """The deviation of each column of [n, features]; huge for one that never varied, which then says nothing."""
+    found = flat.std(axis=0)
+    return np.asarray(np.where(found > _DEVIATION_FLOOR, found + _DEVIATION_FLOOR, 1 / _DEVIATION_FLOOR))
 
 
 class _Learner:

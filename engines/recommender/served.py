@@ -56,7 +56,7 @@ def _load(folder: Path, items: str, interactions: str, _states: tuple[tuple[int,
         for place, row in rows:
             item = identifier(place, "item_id", columns.value(row, "item_id"))
             if item in places:
-                raise place.error("item_id", f"'{item[:40]}' is there a second time, each item may be listed once")
+                raise place.error("item_id", f"{item[:40]!r} is there a second time, each item may be listed once")
             places[item] = len(places)
             titles.append(columns.value(row, "title")[:MAX_FIELD])
             trend.append(number(place, "trend", columns.value(row, "trend")) if "trend" in columns else 0.0)
@@ -75,6 +75,6 @@ def _histories(path: Path, places: Mapping[str, int]) -> dict[str, Places]:
             user = identifier(place, "user_id", columns.value(row, "user_id"))
             item = identifier(place, "item_id", columns.value(row, "item_id"))
             if item not in places:
-                raise place.error("item_id", f"is '{item[:40]}', must be an item of the catalogue")
+                raise place.error("item_id", f"is {item[:40]!r}, must be an item of the catalogue")
             found.setdefault(user, []).append(places[item])
     return {user: np.array(items, np.int32) for user, items in found.items()}

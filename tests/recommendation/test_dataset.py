@@ -1,5 +1,11 @@
+import contextlib
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engines.recommender import dataset
 from engines.recommender.csv_tables import DatasetError
@@ -133,3 +139,15 @@ def test_a_hundred_thousand_lines(tmp_path):
     for user in (0, 500, 996):
         times = found.choices.times[found.choices.starts[user] : found.choices.starts[user + 1]]
         assert (np.diff(times) > 0).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.binary(max_size=60)
+    | st.text(alphabet='ui,"\n\r0.-é', max_size=40).map(lambda text: b"user_id,item_id,rating\n" + text.encode())
+)
+def test_no_bytes_do_more_than_be_refused(content):
+    found = None
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DatasetError):
+        found = read(Path(folder), content)
+    assert found is None or len(found.choices) > 0

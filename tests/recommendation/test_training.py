@@ -139,3 +139,28 @@ def test_candidates_stand_for_as_many_items_as_are_open():
     loss, gradient = network._softmax_loss(features[..., 0] + weights)
     assert loss == pytest.approx(-np.log(np.exp(logits[0]) / np.exp(logits).sum()))
     assert gradient.sum() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_least_data_that_is_taken_makes_a_model(tmp_path):
+    """Ten users with three items each, twenty items in all, one instant, no title."""
+    rows = [f"u{user},{shop.item((2 * user + turn) % 20)},7\n" for user in range(10) for turn in range(3)]
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\n" + "".join(rows))
+    (tmp_path / "items.csv").write_text("item_id\n" + "".join(f"{shop.item(place)}\n" for place in range(20)))
+    found = training.train(dataset.read(tmp_path / "interactions.csv", tmp_path / "items.csv"), lambda *_: None)
+    history = np.full((1, tower.LENGTH), -1)
+    history[0, 0] = 3
+    user, scores, _ = ort.InferenceSession(graphs.retrieval(found.model)).run(None, {"history": history})
+    feed = {"user": np.repeat(user, 20, axis=0), "item": np.arange(20).reshape(-1, 1)}
+    ranked = ort.InferenceSession(graphs.ranking(found.model)).run(None, feed)[0]
+    assert np.isfinite(scores).all()
+    assert np.isfinite(ranked).all()
+
+
+def test_a_feature_that_never_varied_says_nothing():
+    random = np.random.default_rng(4)
+    features = random.standard_normal((64, 6, 2))
+    features[:, :, 1] = 3.0
+    found = network.train(network.Lists(features, np.zeros((64, 6))), lambda *_: None)
+    other = features.copy()
+    other[:, :, 1] = 50.0
+    np.testing.assert_allclose(found.logits(other), found.logits(features), atol=1e-3)
