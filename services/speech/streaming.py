@@ -20,7 +20,7 @@ from services.speech.listening import Ears, Listener
 from services.speech.mail import Mail
 from services.speech.networks import Networks
 from services.speech.recognition import after
-from services.speech.segments import Began, Event, Piece, Rules
+from services.speech.segments import Began, Ended, Event, Piece, Rules
 from services.speech.transcriber import Hypothesis, Listening, Transcriber
 from services.speech.turns import Cadence, Job, Open, Result, Turns
 from services.speech.wire import layout_of, offset, reference, settle
@@ -112,18 +112,28 @@ class Session:
             first = first and not data
             for start in range(0, len(data), second):
                 await self._listen(_sound(reader, data[start : start + second]))
+                if self._heard_all:
+                    return
         await self._listen(reader.finish())
         await self._act(await self._listener.finish(self._call.item_deadline()))
-        self._heard_all = True
-        self._changed.set()
+        self._end()
 
     async def _listen(self, samples: Samples) -> None:
         """Hear about a second at most, then wait while recognition is behind."""
         if len(samples):
             await self._act(await self._listener.hear(samples, self._call.item_deadline()))
-        while self._turns.waiting >= MAX_WAITING:
+        await self._caught_up(MAX_WAITING - 1)
+
+    async def _caught_up(self, waiting: int) -> None:
+        """Wait until no more pieces than this wait for recognition."""
+        while self._turns.waiting > waiting:
             self._room.clear()
             await self._room.wait()
+
+    def _end(self) -> None:
+        """Nothing more will be heard."""
+        self._heard_all = True
+        self._changed.set()
 
     async def _act(self, events: list[Event]) -> None:
         """Tell the caller of events, and the recogniser of pieces; that speech ended is told before what was said."""
@@ -136,7 +146,18 @@ class Session:
                 continue
             kind = pb.SPEECH_EVENT_START if isinstance(event, Began) else pb.SPEECH_EVENT_END
             await self._answers.put(self._answer(event=kind, event_offset=offset(event.at)))
-        for result in known:
+            if isinstance(event, Ended) and self._terms.config.single_utterance:
+                await self._settle(known)
+                await self._caught_up(0)
+                if self._told:
+                    self._end()
+                    return
+        await self._settle(known)
+
+    async def _settle(self, known: list[Result]) -> None:
+        """Tell the finals that are known already, and let the recogniser look at what there is to do now."""
+        while known:
+            result = known.pop(0)
             self._sounds.pop(result.piece)
             await self._tell(result)
         if self._job is not None and self._turns.obsolete(self._growing()):
@@ -161,10 +182,7 @@ class Session:
         await self._answers.put(None)
 
     def _done(self) -> bool:
-        if self._turns.waiting:
-            return False
-        spoken = self._told > 0 and not self._listener.segmenter.speaking
-        return self._heard_all or (self._terms.config.single_utterance and spoken)
+        return self._heard_all and not self._turns.waiting
 
     async def _nap(self) -> None:
         """Wait for news, or for the instant at which a guess is due."""

@@ -275,3 +275,5 @@ async def _async_requests(
     yield config
     async for chunk in chunks:
         yield _sound(chunk)
+        # Let an answer in: grpc.aio calls a stream INTERNAL that the server ends while a message is being written.
+        await asyncio.sleep(0)

@@ -240,18 +240,12 @@ class AsyncResponses(AsyncIterator[Result], Generic[Result]):
     async def __anext__(self) -> Result:
         try:
             response = await self._call.read()
-            if response is grpc.aio.EOF:
-                # An error is known only from the status, which raises it here.
-                self.receipt = Receipt.from_metadata(await self._ended())
-                raise StopAsyncIteration
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
+        if response is grpc.aio.EOF:
+            self.receipt = Receipt.from_metadata(await self._call.trailing_metadata())
+            raise StopAsyncIteration
         return self._parse(response)
-
-    async def _ended(self) -> Any:
-        if await self._call.code() is not grpc.StatusCode.OK:
-            await self._call.read()
-        return await self._call.trailing_metadata()
 
     def cancel(self) -> None:
         """End the stream now; nothing more is to come."""
