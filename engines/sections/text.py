@@ -14,9 +14,8 @@ TOKEN_INPUTS = (IDS, MASK, TYPES)
 class TextInput(Section):
     """Tokenize with `tokenizer` (a file of the model's folder), cut to `max_tokens`, special tokens included.
 
-    `pooling` makes one vector of an output [batch, tokens, width]; an output [batch, width] is taken as it is. Lengths
-    are padded up to multiples of `pad_to`, so that texts of different callers meet in one batch: 4 wastes 4% of a mix
-    of lengths where 8 wastes 10%, and lone texts of 32 callers cost the same with either.
+    `pooling` makes one vector of an output [batch, tokens, width]; an output [batch, width] is taken as it is. The
+    lengths of small runs are padded up to multiples of `pad_to`, so that texts of different callers meet in one batch.
     `encoder`: instead of all this, the model reads the embeddings of that other model of the repository.
     """
 

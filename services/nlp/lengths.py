@@ -2,7 +2,7 @@
 
 A run costs its tokens, padding included, and something by itself. Splitting the sorted lengths where that is cheapest
 is the dynamic programme of Fang et al., "TurboTransformers: An Efficient GPU Serving System For Transformer Models"
-(PPoPP 2021), section 5, here over lengths already rounded up.
+(PPoPP 2021), section 5.
 """
 
 import itertools
@@ -19,21 +19,28 @@ RUN_TOKENS: Final = 20
 class Budget:
     """Of one run: at most `max_rows` texts and `max_tokens` tokens with padding (one longer text runs alone).
 
-    Lengths are rounded up to multiples of `pad_to`, but never above `longest`.
+    A run with room for texts of other callers has its length rounded up to a multiple of `pad_to`, but not above
+    `longest`, so that they meet. `fixed`: the length that every row of the network has; 0 = any.
     """
 
     max_rows: int
     max_tokens: int
     pad_to: int
     longest: int
+    fixed: int = 0
 
-    def padded(self, length: int) -> int:
-        """The length that a text of `length` tokens is padded to when nothing else is with it."""
-        return min(-(-length // self.pad_to) * self.pad_to, max(self.longest, length))
+    def padded(self, length: int, rows: int) -> int:
+        """The length that a run of `rows` texts, the longest of `length` tokens, is padded to."""
+        if self.fixed:
+            return self.fixed
+        if 2 * rows > self.rows(length):
+            return length
+        rounded = min(-(-length // self.pad_to) * self.pad_to, max(self.longest, length))
+        return rounded if rows * rounded <= self.max_tokens or rows == 1 else length
 
     def rows(self, length: int) -> int:
-        """Texts of this padded length in one run."""
-        return max(1, min(self.max_rows, self.max_tokens // length))
+        """Texts of this length in one run."""
+        return max(1, min(self.max_rows, self.max_tokens // (self.fixed or length)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ def groups(lengths: Sequence[int], budget: Budget) -> list[Group]:
     sizes: list[int] = []
     counts: list[int] = []
     for place in order:
-        size = budget.padded(lengths[place])
+        size = budget.fixed or lengths[place]
         if sizes and sizes[-1] == size:
             counts[-1] += 1
         else:
@@ -92,10 +99,10 @@ def _cheapest_cuts(sizes: Sequence[int], counts: Sequence[int], budget: Budget) 
 
 def _even_runs(places: Sequence[int], lengths: Sequence[int], budget: Budget) -> list[Group]:
     """Places in rising order of length, in as few runs as the budget allows, none much smaller than the others."""
-    rows = budget.rows(budget.padded(lengths[places[-1]]))
+    rows = budget.rows(lengths[places[-1]])
     runs = -(-len(places) // rows)
     bounds = [len(places) * run // runs for run in range(runs + 1)]
     return [
-        Group(tuple(places[start:end]), budget.padded(lengths[places[end - 1]]))
+        Group(tuple(places[start:end]), budget.padded(lengths[places[end - 1]], end - start))
         for start, end in itertools.pairwise(bounds)
     ]

@@ -142,7 +142,7 @@ class _CallRuns:
                 return {run.places[0]: error}
             found: dict[int, Read | ServiceError] = {}
             for place in run.places:
-                found.update(await self._run(Group((place,), self._budget.padded(len(self._read[place])))))
+                found.update(await self._run(Group((place,), self._budget.padded(len(self._read[place]), 1))))
             return found
         self.outcomes.append(outcome)
         values = await self._pooled(outcome.outputs[self._texts.output], lengths)
@@ -175,7 +175,7 @@ def budget(model: LoadedModel) -> Budget:
     max_rows = batching.max_rows if model.signature.batchable else 1
     longest = fixed or text.max_tokens
     max_tokens = batching.max_tokens or max_rows * longest
-    return Budget(max_rows, max_tokens, fixed or text.pad_to, longest)
+    return Budget(max_rows, max_tokens, text.pad_to, longest, fixed)
 
 
 def stacked(found: Sequence[Read]) -> npt.NDArray[Any]:
