@@ -10,8 +10,6 @@
 from typing import Any, Final
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from engines.recommender import pairs, tower
 from engines.recommender.dataset import Floats
@@ -19,10 +17,8 @@ from engines.recommender.factors import ItemTable
 from engines.recommender.metrics import Model
 from engines.recommender.network import CLIP, Network
 from engines.recommender.tower import Layout
-from engines.zoo.graph import IR_VERSION, OPSET
+from engines.zoo.graph import Graph
 
-_FLOAT: Final = TensorProto.FLOAT
-_INT: Final = TensorProto.INT64
 #: Tensors of the files, by which services and Open Inference callers know them.
 HISTORY: Final = "history"
 USER: Final = "user"
@@ -32,38 +28,18 @@ ITEM: Final = "item"
 SCORE: Final = "score"
 
 
-class _Graph:
-    """A graph under construction; methods append and return the name of what they made."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[TensorProto] = []
+class _Graph(Graph):
+    """A graph whose constants may be Python's own numbers."""
 
     def floats(self, name: str, value: Any) -> str:
-        self._constants.append(numpy_helper.from_array(np.asarray(value, np.float32, order="C"), name))
-        return name
+        return self.constant(name, np.asarray(value, np.float32, order="C"))
 
     def ints(self, name: str, value: Any) -> str:
-        self._constants.append(numpy_helper.from_array(np.asarray(value, np.int64, order="C"), name))
-        return name
-
-    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
+        return self.constant(name, np.asarray(value, np.int64, order="C"))
 
     def columns(self, source: str, places: Any, output: str) -> str:
         """Pick columns of a matrix."""
         return self.node("Gather", [source, self.ints(f"{output}.places", places)], output, axis=1)
-
-    def file(self, inputs: list[tuple[str, int, list[Any]]], outputs: list[tuple[str, int, list[Any]]]) -> bytes:
-        described = ([helper.make_tensor_value_info(*value) for value in part] for part in (inputs, outputs))
-        graph = helper.make_graph(self._nodes, self._name, *described, self._constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="headrace")
-        model.ir_version = IR_VERSION
-        onnx.checker.check_model(model, full_check=True)
-        data: bytes = model.SerializeToString(deterministic=True)
-        return data
 
 
 def retrieval(model: Model) -> bytes:
@@ -100,8 +76,8 @@ def retrieval(model: Model) -> bytes:
     query = graph.columns(USER, queried, "query")
     graph.node("MatMul", [query, graph.floats("queried", model.retrieval.items(table).T)], SCORES)
     _similar(graph, table)
-    outputs = [(USER, _FLOAT, ["rows", width]), (SCORES, _FLOAT, ["rows", items]), (SIMILAR, _FLOAT, ["rows", items])]
-    return graph.file([(HISTORY, _INT, ["rows", tower.LENGTH])], outputs)
+    outputs: dict[str, list[int | str]] = {USER: ["rows", width], SCORES: ["rows", items], SIMILAR: ["rows", items]}
+    return graph.to_bytes({HISTORY: ["rows", tower.LENGTH]}, outputs, frozenset([HISTORY]))
 
 
 def ranking(model: Model) -> bytes:
@@ -133,9 +109,8 @@ def ranking(model: Model) -> bytes:
     length = graph.columns(USER, [layout.width - 1], "user.length")
     features = graph.node("Concat", [dots, cosines, numbers, apart, length], "features", axis=1)
     _perceptron(graph, model.network, features)
-    return graph.file(
-        [(USER, _FLOAT, ["rows", layout.width]), (ITEM, _INT, ["rows", 1])], [(SCORE, _FLOAT, ["rows", 1])]
-    )
+    inputs: dict[str, list[int | str]] = {USER: ["rows", layout.width], ITEM: ["rows", 1]}
+    return graph.to_bytes(inputs, {SCORE: ["rows", 1]}, frozenset([ITEM]))
 
 
 def _perceptron(graph: _Graph, network: Network, features: str) -> None:
