@@ -196,7 +196,7 @@ class Session:
         """Run a job; one that was begun as a guess may be dropped, or be a final by the time it ends."""
         piece = job.piece
         sound = self._sounds[piece] if job.final else self._listener.tape.cut(piece.hear_from, piece.hear_to)
-        self._job = asyncio.create_task(self._final(sound) if job.final else self._guess(sound))
+        self._job = asyncio.create_task(self._final(sound) if job.final else self._guess(sound, job))
         await asyncio.wait({self._job})
         running = self._turns.running
         assert running is not None  # noqa: S101  # It is this job until we say otherwise.
@@ -220,10 +220,10 @@ class Session:
         if result is not None:
             await self._tell(result)
 
-    async def _guess(self, sound: Samples) -> Hypothesis:
+    async def _guess(self, sound: Samples, job: Job) -> Hypothesis:
         deadline = min(time.monotonic() + _GUESS_SECONDS, self._call.item_deadline())
         terms = self._terms
-        listening = Listening(deadline, terms.language)
+        listening = Listening(deadline, terms.language, once=not job.whole)
         return await terms.transcriber.transcribe(sound, self._call, listening)
 
     async def _final(self, sound: Samples) -> Hypothesis:

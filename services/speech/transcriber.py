@@ -58,13 +58,15 @@ class Listening:
 
     `deadline`: absolute monotonic seconds. `language`: BCP-47, "" = the model's own, or detected. `prompt`: what was
     said before. `full_window`: hear the stretch in a window of 30 s as in training; otherwise the window of a short one
-    ends soon after the sound, which is several times quicker and as good: what looks wrong is heard again in full.
+    ends soon after the sound, which is several times quicker and as good: what looks wrong is heard again in full,
+    unless `once` is asked for by who has no time.
     """
 
     deadline: float
     language: str = ""
     prompt: str = ""
     full_window: bool = False
+    once: bool = False
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class Transcriber:
         """
         frames = FULL_WINDOW if listening.full_window else self._frames(len(samples))
         heard = await self._heard(samples, frames, call, listening)
-        if frames < FULL_WINDOW and decoding.doubtful(heard.said):
+        if frames < FULL_WINDOW and not listening.once and decoding.doubtful(heard.said):
             heard = await self._heard(samples, FULL_WINDOW, call, listening)
         said = decoding.settled(heard.said)
         text = self._tokens.text(said.tokens)
