@@ -20,6 +20,12 @@ def read_inputs(model_file: Path) -> tuple[TensorSpec, ...]:
     except Exception as error:
         # Protobuf's decoding error, which this folder does not import.
         raise TensorRTError(f"{model_file} is no ONNX model, or a damaged one; export or pull it again") from error
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location" and not (model_file.parent / entry.value).is_file():
+                raise TensorRTError(
+                    f"{model_file}: its weights '{entry.value}' are not beside it; pull or copy them too"
+                )
     constants = {tensor.name for tensor in model.graph.initializer}
     found = tuple(_spec(value) for value in model.graph.input if value.name not in constants)
     if not found or not model.graph.output:

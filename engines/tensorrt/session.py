@@ -10,6 +10,7 @@ from engines.tensorrt.onnx_inputs import control_flow
 from engines.tensorrt.plans import Profile, TensorInfo
 
 _log = logging.getLogger(__name__)
+_LONGEST_COMPLAINT: Final = 300
 _DATATYPES: Final = {
     "FLOAT": "FP32", "HALF": "FP16", "BF16": "BF16", "INT8": "INT8", "INT32": "INT32", "INT64": "INT64", "BOOL": "BOOL",
     "UINT8": "UINT8", "FP8": "FP8", "INT4": "INT4", "FP4": "FP4",
@@ -104,7 +105,7 @@ class BuildSession:
         return f"{version} cannot parse it: {self._complaint()}"
 
     def _complaint(self) -> str:
-        return self._complaints[-1].splitlines()[0] if self._complaints else "it gives no reason"
+        return " ".join(self._complaints[-1].split())[:_LONGEST_COMPLAINT] if self._complaints else "it gives no reason"
 
 
 def make_logger(trt: Any, complaints: list[str]) -> Any:

@@ -43,10 +43,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def quick(zoo: Path, name: str, folder: Path) -> Built:
     """The plan of a copy, so that no other test finds one beside the model."""
-    copy = folder / name / "1" / "model.onnx"
-    copy.parent.mkdir(parents=True)
-    shutil.copyfile(zoo / name / "1" / "model.onnx", copy)
-    return build(copy, BuildOptions(RTX, (1, 2), (), QUICK[name]))
+    copy = Path(shutil.copytree(zoo / name / "1", folder / name / "1"))
+    return build(copy / "model.onnx", BuildOptions(RTX, (1, 2), (), QUICK[name]))
 
 
 @needs_rtx
@@ -86,6 +84,14 @@ def test_the_detector_of_speech_as_it_is_published_does_not_build_and_says_where
     stretches = {"batch": (Stretch(1, 2),), "sequence": (Stretch(1, 576),)}
     with pytest.raises(TensorRTError, match=r"cannot build it: .*; it decides at run time by node '/model/decoder/If'"):
         build(path, BuildOptions(RTX, (1, 2), (), stretches))
+
+
+def test_weights_that_lie_elsewhere_must_lie_beside_the_model(zoo: Path, tmp_path: Path) -> None:
+    version = Path(shutil.copytree(zoo / "whisper_tiny_en" / "1", tmp_path / "whisper_tiny_en" / "1"))
+    assert len(read_inputs(version / "model.onnx")) == 4
+    (version / "embeddings.bin").unlink()
+    with pytest.raises(TensorRTError, match=r"its weights 'embeddings\.bin' are not beside it"):
+        read_inputs(version / "model.onnx")
 
 
 @pytest.mark.gpu
