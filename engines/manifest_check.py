@@ -30,6 +30,8 @@ def check(manifest: Manifest, version_folder: Path, engine: Engine) -> tuple[str
         _check_image(manifest.image, _named(path, "image.input", manifest.image.input, inputs), path)
     if manifest.text is not None:
         _check_text(manifest.text, inputs, path)
+        if not manifest.text.encoder:
+            _check_tokenizer(version_folder, manifest.text.tokenizer, path)
     recommender_check.check(manifest, version_folder.parent, engine.signature)
     if manifest.embed is not None:
         pooled = manifest.text is not None and manifest.text.pooling != "none"
@@ -76,6 +78,19 @@ def _check_text(text: TextInput, inputs: dict[str, TensorSpec], path: Path) -> N
             raise ConfigError(path, "text", f"'{spec.name}' is {spec.datatype} {shown(spec)}", allowed)
 
 
+def _check_tokenizer(version_folder: Path, name: str, path: Path) -> None:
+    from tokenizers import Tokenizer  # noqa: PLC0415 - models of pictures and sound need none.
+
+    file = _beside(version_folder, name)
+    if file is None:
+        raise ConfigError(path, "text.tokenizer", f"there is no file '{name}'", f"put it in {version_folder}")
+    try:
+        Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:
+        # The library raises bare Exceptions.
+        raise ConfigError(file, "", f"is no tokenizer file: {str(error)[:200]}") from error
+
+
 def _check_image(image: Image, spec: TensorSpec, path: Path) -> None:
     if spec.datatype not in _IMAGE_DATATYPES:
         allowed = f"must be one of {', '.join(_IMAGE_DATATYPES)}"
@@ -93,9 +108,14 @@ def _measured(engine: Engine, spec: TensorSpec) -> int:
     return int(engine.run(zeros(engine.signature))[spec.name].shape[1])
 
 
-def _labels(version_folder: Path, name: str, path: Path, classes: int) -> tuple[str, ...]:
+def _beside(version_folder: Path, name: str) -> Path | None:
+    """A file of the version, else of the model; None where there is none."""
     candidates = (version_folder / name, version_folder.parent / name)
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _labels(version_folder: Path, name: str, path: Path, classes: int) -> tuple[str, ...]:
+    file = _beside(version_folder, name)
     if file is None:
         raise ConfigError(path, "classify.labels", f"there is no file '{name}'", f"put it in {version_folder}")
     try:

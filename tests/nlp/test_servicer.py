@@ -249,6 +249,7 @@ async def test_a_damaged_tokenizer_makes_its_model_unavailable(models, damage):
     async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = embed(channel)(pb.EmbedTextsRequest(texts=["good"]))
         assert "tokenizer.json" in await refused(call, grpc.StatusCode.UNAVAILABLE)
+        assert [model.state for model in served.host.index()] == ["READY", "READY", "UNAVAILABLE"]
         assert (await classify(channel)(pb.ClassifyTextRequest(texts=["good"]))).results
 
 
