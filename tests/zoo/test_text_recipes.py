@@ -8,11 +8,14 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 from scipy.special import erf
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 from engines.zoo import all_minilm_l6_v2, clothing_sentiment
 from engines.zoo.bert import IDS, MASK, Bert, BertShape
-from engines.zoo.errors import CheckpointError
+from engines.zoo.errors import CheckError, CheckpointError
 from engines.zoo.graph import Graph
+from engines.zoo.recipe import Bench
 
 WIDTH, HEADS, LAYERS, WORDS, PLACES = 8, 2, 2, 11, 16
 
@@ -170,3 +173,21 @@ def test_reviews_without_text_are_left_out() -> None:
     assert (found.texts, found.stars.tolist(), found.recommended.tolist()) == (["fine", "bad"], [5, 1], [1, 0])
     with pytest.raises(CheckpointError, match="the reviews cannot be read"):
         clothing_sentiment.read(b"no parquet")
+
+
+def test_the_proofs_notice_a_network_that_understands_nothing(tmp_path) -> None:
+    """Vectors that are all alike prove no paraphrase, and a head without weights no sentiment."""
+    tokenizer = Tokenizer(WordPiece({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    for name in ("all_minilm_l6_v2", "clothing_sentiment"):
+        (tmp_path / name).mkdir()
+    tokenizer.save(str(tmp_path / "all_minilm_l6_v2" / "tokenizer.json"))
+
+    class Dull:
+        def run(self, batch):
+            rows = len(next(iter(batch.values())))
+            return {"embedding": np.ones((rows, 384), np.float32), "logits": np.zeros((rows, 2), np.float32)}
+
+    for recipe in (all_minilm_l6_v2.RECIPE, clothing_sentiment.RECIPE):
+        bench = Bench(tmp_path / recipe.name, tmp_path, lambda _name: Dull())
+        with pytest.raises(CheckError, match=recipe.name):
+            recipe.proof(bench)
