@@ -12,6 +12,7 @@ from services.chassis.settings import Settings
 
 _NICENESS = 10
 _ERROR = "error: "
+_NOTICE = ": note: "
 
 
 def missing_models(settings: Settings) -> tuple[str, ...]:
@@ -31,6 +32,7 @@ class Fetch:
         self._log = settings.state_dir / "logs" / "fetch.log"
         self._line = line
         self._progress = progress
+        self._notices: set[str] = set()
 
     async def run(self, names: Sequence[str], supervisor: Supervisor) -> None:
         """Pull every model of `names`; one that cannot be pulled keeps no other from being so."""
@@ -82,7 +84,15 @@ class Fetch:
                 log.write(f"{last}\n")
                 log.flush()
                 self._progress(f"{last} ({count})")
+                self._notice(last)
         return last
+
+    def _notice(self, said: str) -> None:
+        """Pass on, once, what a pull says that people must know of a model: such as a licence against commerce."""
+        notice = said.partition(_NOTICE)[2]
+        if notice and notice not in self._notices:
+            self._notices.add(notice)
+            self._line(said)
 
 
 async def _line_of(stream: asyncio.StreamReader) -> str:
