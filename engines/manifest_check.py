@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engines import recommender_check
+from engines import reader_check, recommender_check
 from engines.backends import tensor_spec
 from engines.base import Engine, TensorSpec
 from engines.manifest import FILE_NAME, Image, Manifest
@@ -33,6 +33,7 @@ def check(manifest: Manifest, version_folder: Path, engine: Engine) -> tuple[str
         if not manifest.text.encoder:
             _check_tokenizer(version_folder, manifest.text.tokenizer, path)
     recommender_check.check(manifest, version_folder.parent, engine.signature)
+    reader_check.check(manifest, version_folder.parent, engine.signature)
     if manifest.embed is not None:
         pooled = manifest.text is not None and manifest.text.pooling != "none"
         _vector(path, "embed.output", manifest.embed.output, outputs, or_tokens=pooled)

@@ -3,12 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 
+from engines import reader_check
 from engines.base import Signature
 from engines.sections.reading import Reader
+from engines.strict_toml import ConfigError
 from services.chassis import errors
 from services.chassis.errors import ServiceError
 from services.chassis.models import LoadedModel, ModelHost
-from services.vision.reading_text import CharactersError, load_characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +54,20 @@ class NetworkBook:
             raise errors.model_unavailable(reader.name, problem) from error
 
     async def _open(self, reader: LoadedModel, detector: LoadedModel, numbers: Reader) -> Networks:
-        found, read = numbers.detection, numbers.recognition
-        outputs = (read.output, read.confidence) if read.confidence else (read.output,)
-        for model, wanted, given in ((detector, found.input, (found.output,)), (reader, read.input, outputs)):
-            if problem := _mismatch(model.signature, wanted, given):
-                raise errors.model_unavailable(
-                    reader.name, f"its [reader] section does not fit {model.name}: {problem}"
-                )
+        found = numbers.detection
+        if problem := _mismatch(detector.signature, found.input, found.output):
+            raise errors.model_unavailable(reader.name, f"its [reader] section does not fit {detector.name}: {problem}")
         assert reader.folder is not None  # noqa: S101  # It is READY.
         try:
-            characters = await asyncio.to_thread(load_characters, reader.folder / read.characters)
-        except CharactersError as error:
+            characters = await asyncio.to_thread(reader_check.characters, reader.folder, numbers.recognition)
+        except ConfigError as error:
             raise errors.model_unavailable(reader.name, str(error)) from error
         return Networks(reader, detector, numbers, characters)
 
 
-def _mismatch(signature: Signature, wanted: str, given: tuple[str, ...]) -> str:
-    """What the network lacks; "" when it takes pictures as `wanted` and gives the outputs `given`."""
+def _mismatch(signature: Signature, wanted: str, given: str) -> str:
+    """What a detector lacks; "" when it takes pictures as `wanted` and gives the map `given`."""
     inputs = {spec.name: spec for spec in signature.inputs}
     if list(inputs) != [wanted] or inputs[wanted].datatype != "FP32" or len(inputs[wanted].shape) != 4:
         return f"it must have the one input '{wanted}', FP32 with 4 axes"
-    missing = [name for name in given if name not in {spec.name for spec in signature.outputs}]
-    return f"it has no output '{missing[0]}'" if missing else ""
+    return "" if given in {spec.name for spec in signature.outputs} else f"it has no output '{given}'"

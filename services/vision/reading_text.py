@@ -6,7 +6,6 @@ Method: Graves et al., "Connectionist Temporal Classification", ICML 2006, best 
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from engines.sections.reading import Recognition
 
 
 class CharactersError(Exception):
-    """The file of a recogniser's characters cannot be used; the message says why."""
+    """The network said a character that its file does not list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +24,6 @@ class Reading:
 
     text: str
     confidence: float
-
-
-def load_characters(path: Path) -> tuple[str, ...]:
-    """One a line, in the order of the classes from 1 on. Raises CharactersError."""
-    try:
-        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise CharactersError(f"{path.name} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CharactersError(f"{path.name} is not UTF-8 text (byte {error.start})") from error
-    characters = tuple(line.removesuffix("\r") for line in lines)
-    if "" in characters:
-        raise CharactersError(f"line {characters.index('') + 1} of {path.name} is empty; each must hold a character")
-    return characters
 
 
 def read_steps(outputs: dict[str, npt.NDArray[Any]], numbers: Recognition, characters: Sequence[str]) -> Reading:

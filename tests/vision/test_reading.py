@@ -293,9 +293,9 @@ async def test_a_reader_without_its_parts_says_so_and_the_others_serve(reading_m
 
         assert "its detector 'nobody' is not among the models of this service" in await refusal("lonely")
         assert "does not fit colours: it has no output 'probability'" in await refusal("wrong_detector")
-        assert "does not fit wrong_output: it has no output 'letters'" in await refusal("wrong_output")
+        assert "is 'letters', but the model has classes, confidence" in await refusal("wrong_output")
         assert "characters.txt: class" in await refusal("few")
-        assert "characters.txt is not UTF-8 text" in await refusal("damaged")
+        assert "characters.txt: is not UTF-8 text" in await refusal("damaged")
         answer = await read_text(channel)(pb.ReadTextRequest(model="whole", images=[page]))
         assert len(answer.results[0].lines) == len(LINES)
 

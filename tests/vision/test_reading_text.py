@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engines.sections.reading import Recognition
-from services.vision.reading_text import CharactersError, Reading, joined, load_characters, read_steps
+from services.vision.reading_text import CharactersError, Reading, joined, read_steps
 
 CHARACTERS = ("a", "b", "木", " ")
 LIKELIEST = Recognition(output="classes", confidence="sure")
@@ -38,29 +38,6 @@ def test_probabilities_of_all_classes_say_the_same():
 def test_a_network_that_knows_more_characters_than_the_file_is_found_out():
     with pytest.raises(CharactersError, match="class 5 has no line among the 4 characters"):
         read_steps(steps(5), LIKELIEST, CHARACTERS)
-
-
-def test_characters_are_lines_and_a_space_is_one(tmp_path):
-    path = tmp_path / "characters.txt"
-    path.write_bytes("a\r\n\u2028\n木\n \n".encode())
-    assert load_characters(path) == ("a", "\u2028", "木", " ")
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "characters.txt cannot be read: No such file"),
-        (b"a\n\xff\n", "not UTF-8 text"),
-        (b"a\n\nb\n", "line 2 of characters.txt is empty"),
-        (b"", "line 1 of characters.txt is empty"),
-    ],
-)
-def test_a_damaged_file_of_characters_is_described(tmp_path, content, words):
-    path = tmp_path / "characters.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CharactersError, match=words):
-        load_characters(path)
 
 
 def test_parts_of_a_line_are_joined_by_spaces_where_their_script_has_them():
