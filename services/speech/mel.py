@@ -28,10 +28,11 @@ _LOG_STEP: Final = float(np.log(6.4)) / 27.0
 Floats = npt.NDArray[np.float32]
 
 
-def log_mel(samples: Floats, frames: int = FULL_WINDOW) -> Floats:
+def log_mel(samples: Floats, frames: int = FULL_WINDOW, *, blank: bool = False) -> Floats:
     """`samples` [n] (16 kHz, mono, in [-1, 1]) followed by silence, as [80, frames]; sound behind the window is cut.
 
-    Only frames that hear something are transformed: silence has the value that the loudest frame leaves it.
+    Only frames that hear something are transformed: silence has the value that the loudest frame leaves it. `blank`:
+    behind the sound stand zeros instead, as in CTranslate2's examples, which OpenAI's networks take as well.
     """
     length = frames * HOP
     sound = samples[:length]
@@ -49,6 +50,8 @@ def log_mel(samples: Floats, frames: int = FULL_WINDOW) -> Floats:
     quietest = max(np.log10(_FLOOR), loudest - _RANGE)
     made = np.full((BANDS, frames), (quietest + 4.0) / 4.0, np.float32)
     made[:, :heard] = (np.maximum(levels, np.float32(quietest)) + np.float32(4.0)) / np.float32(4.0)
+    if blank:
+        made[:, len(sound) // HOP + 1 :] = 0.0
     return made
 
 

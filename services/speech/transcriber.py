@@ -153,7 +153,7 @@ class Transcriber:
     async def _encode(self, samples: Samples, frames: int, call: Call, listening: Listening) -> _Run:
         """The sound in a window of `frames` as states, and an empty cache."""
         with span(call, "transform"):
-            mel = await asyncio.to_thread(log_mel, samples, frames)
+            mel = await asyncio.to_thread(log_mel, samples, frames, blank=frames == FULL_WINDOW)
         encoder = self._encoder()
         inputs = {encoder.signature.inputs[0].name: mel[np.newaxis]}
         outcome = await self._host.infer(encoder, Work(inputs, 1, listening.deadline, call.trace))

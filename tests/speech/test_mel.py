@@ -67,6 +67,13 @@ def test_the_window_of_training_is_the_same_as_a_short_one_where_there_is_sound(
     assert np.ptp(full[:, 150:]) == 0.0
 
 
+def test_a_window_may_be_blank_behind_the_sound():
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, 3200).astype(np.float32)
+    plain, blank = log_mel(sound, 40), log_mel(sound, 40, blank=True)
+    np.testing.assert_array_equal(blank[:, :21], plain[:, :21])
+    assert not blank[:, 21:].any()
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 4000), st.integers(2, 30), st.floats(0, 1e4))
 def test_any_sound_gives_finite_numbers(samples, frames, loudness):
