@@ -108,7 +108,8 @@ class _Vote:
 
     def _count(self) -> None:
         if self.open and self._missing <= 0:
-            self.language = max(self._weights, key=self._weights.__getitem__, default="")
+            best = max(self._weights, key=self._weights.__getitem__, default="")
+            self.language = best if self._weights.get(best) else ""
             self._decided.set()
 
     async def decided(self) -> str:

@@ -12,6 +12,7 @@ import soundfile
 
 from headrace.speech.v1 import speech_pb2 as pb
 from services.chassis import rpc
+from services.chassis.drain import Gate
 from services.chassis.metrics import Metrics
 from services.chassis.models import ModelHost
 from services.chassis.settings import Settings
@@ -27,11 +28,12 @@ DEFAULTS = {"recognize": "whisper_tiny_en", "streaming": "whisper_tiny_en", "det
 
 @dataclass(frozen=True)
 class Served:
-    """Where the service listens, and what is in it. `speech`: its servicer."""
+    """Where the service listens, and what is in it. `speech`: its servicer; `gate`: its door."""
 
     address: str
     host: ModelHost
     speech: object
+    gate: Gate
 
 
 @contextlib.asynccontextmanager
@@ -41,16 +43,17 @@ async def serving(models: Path, flags: dict[str, object] | None = None) -> Async
     settings = Settings.load(flags={**defaults, **(flags or {})}, environ={})
     telemetry = Telemetry("speech", Metrics())
     parts = compose(settings, telemetry, None)
+    gate = Gate()
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
     for service in parts.services:
-        policy = rpc.Policy(telemetry=telemetry, receipt_headers=service.receipt_headers)
+        policy = rpc.Policy(telemetry=telemetry, receipt_headers=service.receipt_headers, gate=gate)
         server.add_generic_rpc_handlers((rpc.handlers(service.descriptor, service.servicer, policy),))
     port = server.add_insecure_port("127.0.0.1:0")
     await parts.host.start()
     await parts.host.loaded()
     await server.start()
     try:
-        yield Served(f"127.0.0.1:{port}", parts.host, parts.services[0].servicer)
+        yield Served(f"127.0.0.1:{port}", parts.host, parts.services[0].servicer, gate)
     finally:
         await server.stop(0)
         await parts.host.close()

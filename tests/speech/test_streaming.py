@@ -323,6 +323,24 @@ async def test_chunks_of_a_file_come_at_the_pace_of_speech(tmp_path):
         source.sample_rate  # noqa: B018 - reading it is the test
 
 
+async def test_a_process_that_drains_says_what_it_has_heard(zoo_speech):
+    async with serving(zoo_speech) as leaving, grpc.aio.insecure_channel(leaving.address) as channel:
+        call = speech_pb2_grpc.SpeechServiceStub(channel).StreamingRecognize()
+        await call.write(config())
+        for message in chunks(clip("beach")):
+            await call.write(message)
+        first = await call.read()
+        assert first.event == pb.SPEECH_EVENT_START
+        await asyncio.sleep(0.5)
+        leaving.gate.close()
+        found = [await call.read(), await call.read()]
+        assert words(text(found)) == words(BEACH)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call.read()
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert leaving.speech.streams.open == 0
+
+
 async def test_a_place_is_given_back_whatever_happens():
     streams = Streams(1)
     with contextlib.suppress(RuntimeError), streams.one():
