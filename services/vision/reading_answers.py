@@ -28,11 +28,14 @@ class ReadingAnswers:
         networks, images = await self.networks.find(request.model), request.images
         pages = PagesCall(networks, call, len(images), lambda index: images[index].content)
         results = await self.reader.read(pages)
-        # The reader last: it is the model that the receipt names.
-        for model, outcomes in ((networks.detector, pages.found), (networks.reader, pages.read)):
+        reader = networks.reader
+        for model, outcomes in ((networks.detector, pages.found), (reader, pages.read)):
             if outcomes:
                 call.record(model.name, model.version, outcomes)
-        answer = pb.ReadTextResponse(model=common.ModelRef(name=networks.reader.name, version=networks.reader.version))
+        if call.receipt is not None:
+            # A page without text was seen by the detector only; the caller knows the reader.
+            call.receipt.model, call.receipt.version = reader.name, reader.version
+        answer = pb.ReadTextResponse(model=common.ModelRef(name=reader.name, version=reader.version))
         for result in results:
             made = answer.results.add()
             if isinstance(result, ServiceError):

@@ -81,6 +81,9 @@ async def test_english_and_chinese_are_read_line_by_line_with_outlines_and_a_rec
         headers = dict(await call.initial_metadata())
         assert headers["headrace-model"] == "ppocr_v6@1"
         assert float(headers["headrace-engine-ms"]) > 0
+        empty = read_text(channel)(pb.ReadTextRequest(images=[picture(np.full((90, 90, 3), 255, np.uint8))]))
+        assert list((await empty).results[0].lines) == []
+        assert dict(await empty.initial_metadata())["headrace-model"] == "ppocr_v6@1"
         tops = [16, 76, 116, 168]
         for line, top in zip(result.lines, tops, strict=True):
             assert 0.9 < line.confidence <= 1
