@@ -25,6 +25,8 @@ from tests.e2e.conftest import default_services
 from tests.mesh import RunningMesh, running_mesh
 
 BACK_WITHIN = 5.0
+#: The largest model loads behind a process that already answers: 2 s of both cores, which the others use meanwhile.
+BEHIND = {"speech/recognize": 8.0}
 RATE = 16_000
 #: A stream that has begun may end with either; a unary call in flight or refused, with the first alone.
 UNARY = {grpc.StatusCode.UNAVAILABLE}
@@ -157,7 +159,7 @@ async def test_a_killed_service_fails_its_own_calls_only(mortal: RunningMesh, cr
             continue
         allowed = STREAM if name.endswith("stream") else UNARY
         assert set(caller.codes) <= {grpc.StatusCode.OK, *allowed}, (name, caller.codes, caller.words)
-        assert caller.last_failure - moment < BACK_WITHIN, (name, caller.words)
+        assert caller.last_failure - moment < BEHIND.get(name, BACK_WITHIN), (name, caller.words)
 
 
 async def test_killed_gateway_and_control_process(mortal: RunningMesh, crops: list[bytes]) -> None:
@@ -168,4 +170,4 @@ async def test_killed_gateway_and_control_process(mortal: RunningMesh, crops: li
     for name, caller in callers.items():
         allowed = STREAM if name.endswith("stream") else UNARY
         assert set(caller.codes) <= {grpc.StatusCode.OK, *allowed}, (name, caller.codes, caller.words)
-        assert caller.last_failure - moment < BACK_WITHIN, (name, caller.words)
+        assert caller.last_failure - moment < BEHIND.get(name, BACK_WITHIN), (name, caller.words)
