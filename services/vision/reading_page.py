@@ -73,23 +73,33 @@ def load_page(content: bytes, max_pixels: int) -> Page:
 
 def _least_side(content: bytes) -> int:
     """How long the shorter side of a JPEG must stay when it is decoded at a fraction of its size."""
+    size = _jpeg_size(content)
+    if size is None:
+        return 65_535
+    shrink = math.sqrt(WORKING_PIXELS / max(size[0] * size[1], 1))
+    return math.ceil(min(size) * min(shrink, 1.0))
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
     try:
         height, width = simplejpeg.decode_jpeg_header(content, strict=False)[:2]
-    except (ValueError, KeyError):
-        return 65_535
-    shrink = math.sqrt(WORKING_PIXELS / max(width * height, 1))
-    return math.ceil(min(width, height) * min(shrink, 1.0))
+    except (ValueError, KeyError):  # Left to Pillow's verdict, as `decode` does.
+        return None
+    return int(width), int(height)
 
 
 def _stored_size(content: bytes, name: str, image: Image.Image) -> tuple[int, int]:
     """Width and height as the file says: a JPEG may have been decoded at a fraction of them."""
     if name != "JPEG":
         return image.size
+    size = _jpeg_size(content)
+    if size is not None:
+        return size
     with READERS[name](io.BytesIO(content)) as stored:
         return stored.size
 
 
 def _tiff_orientation(content: bytes) -> int:
     with READERS["TIFF"](io.BytesIO(content)) as stored:
-        orientation: int = stored.getexif().get(ORIENTATION_TAG, 1)
-        return orientation
+        orientation = stored.getexif().get(ORIENTATION_TAG, 1)
+    return orientation if isinstance(orientation, int) else 1
