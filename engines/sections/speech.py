@@ -12,7 +12,8 @@ class Recognizer(Section):
 
     `tokenizer` and `config` (tokens that are never said) are files of the model's folder. `languages`: those that the
     model knows, as Whisper calls them; none = all that have a token. A short stretch may be heard in a window that
-    ends `margin_seconds` after it, and never in one shorter than `window_seconds`.
+    ends `margin_seconds` after it, and never in one shorter than `window_seconds`; with `full_window` recordings are
+    always heard in the 30 s of the training, live streams still in short ones.
     """
 
     encoder: Text
@@ -21,3 +22,4 @@ class Recognizer(Section):
     languages: tuple[Text, ...] = ()
     margin_seconds: Annotated[float, Field(ge=0, le=30)] = 1.0
     window_seconds: Annotated[float, Field(ge=1, le=30)] = 5.0
+    full_window: bool = False

@@ -12,7 +12,7 @@ _SENTENCE: Final = (317, 6508, 286, 3024, 8887, 318, 262, 1266, 1517, 706, 257, 
 
 RECIPE: Final = Recipe(
     name="whisper_tiny_en",
-    revision=2,
+    revision=3,
     summary="speech recognition, English, small and quick",
     licence="MIT",
     wheels=WHEELS,

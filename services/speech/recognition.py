@@ -173,7 +173,7 @@ class Recognition:
 
     async def _hear(self, sound: Samples, language: str) -> Hypothesis:
         """Recognise one piece; when the queue is full, wait unless the call has got nowhere yet."""
-        listening = Listening(self._call.deadline, language)
+        listening = Listening(self._call.deadline, language, full_window=self._transcriber.full_window)
         while True:
             try:
                 hypothesis = await self._transcriber.transcribe(sound, self._call, listening)

@@ -127,6 +127,11 @@ class Transcriber:
             raise errors.invalid_argument("language_code", problem)
         return found
 
+    @property
+    def full_window(self) -> bool:
+        """Whether recordings are to be heard in full windows: the model's manifest knows what its words gain by it."""
+        return self._section.full_window
+
     async def transcribe(self, samples: Samples, call: Call, listening: Listening) -> Hypothesis:
         """Words of at most 30 s of sound: 16 kHz, mono, in [-1, 1].
 
