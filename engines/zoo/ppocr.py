@@ -48,9 +48,7 @@ def read(content: bytes, name: str) -> onnx.ModelProto:
     return model
 
 
-def write(
-    model: onnx.ModelProto, name: str, shape: list[int | str], outputs: Sequence[onnx.ValueInfoProto]
-) -> bytes:
+def write(model: onnx.ModelProto, name: str, shape: list[int | str], outputs: Sequence[onnx.ValueInfoProto]) -> bytes:
     """The clean file: `shape` is that of the input, float32; `outputs` replace those of the file."""
     graph = model.graph
     graph.name = name
