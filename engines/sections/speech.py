@@ -12,8 +12,8 @@ class Recognizer(Section):
 
     `tokenizer` and `config` (tokens that are never said) are files of the model's folder. `languages`: those that the
     model knows, as Whisper calls them; none = all that have a token. A short stretch may be heard in a window that
-    ends `margin_seconds` after it, and never in one shorter than `window_seconds`; with `full_window` recordings are
-    always heard in the 30 s of the training, live streams still in short ones.
+    ends `margin_seconds` after it, and never in one shorter than `window_seconds`; with `full_window` only the guesses
+    of live streams are, and whatever is final is heard in the 30 s of the training.
     """
 
     encoder: Text

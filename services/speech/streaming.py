@@ -223,15 +223,17 @@ class Session:
     async def _guess(self, sound: Samples, job: Job) -> Hypothesis:
         deadline = min(time.monotonic() + _GUESS_SECONDS, self._call.item_deadline())
         terms = self._terms
-        listening = Listening(deadline, terms.language, once=not job.whole)
+        full = job.whole and terms.transcriber.full_window
+        listening = Listening(deadline, terms.language, full_window=full, once=not job.whole)
         return await terms.transcriber.transcribe(sound, self._call, listening)
 
     async def _final(self, sound: Samples) -> Hypothesis:
         """Recognise what is over; when the queue is full, wait: the sender is slowed, not refused."""
         deadline, terms = self._call.item_deadline(), self._terms
+        listening = Listening(deadline, terms.language, full_window=terms.transcriber.full_window)
         while True:
             try:
-                return await terms.transcriber.transcribe(sound, self._call, Listening(deadline, terms.language))
+                return await terms.transcriber.transcribe(sound, self._call, listening)
             except ServiceError as error:
                 if error.reason != "QUEUE_FULL" or time.monotonic() >= deadline:
                     raise

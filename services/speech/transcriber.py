@@ -129,7 +129,7 @@ class Transcriber:
 
     @property
     def full_window(self) -> bool:
-        """Whether recordings are to be heard in full windows: the model's manifest knows what its words gain by it."""
+        """Whether what is final is to be heard in a full window: the model's manifest says so."""
         return self._section.full_window
 
     async def transcribe(self, samples: Samples, call: Call, listening: Listening) -> Hypothesis:

