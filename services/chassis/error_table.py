@@ -116,6 +116,9 @@ def _request_rows() -> Iterator[Row]:
         gateway="no service of this mesh has the model that the request names: RepositoryIndex lists the models it has",
     )
     yield _row("MODEL_VERSION_NOT_FOUND", code.NOT_FOUND, "there is no model version {name}{hint}")
+    yield _row(
+        "MODEL_LOAD_FAILED", code.FAILED_PRECONDITION, "version {version} of model {model} cannot be loaded: {problem}"
+    )
     yield _row("USER_NOT_FOUND", code.NOT_FOUND, "there is no user {name}{hint}")
     yield _row("ITEM_NOT_FOUND", code.NOT_FOUND, "there is no item {name}{hint}")
     yield _row("SERVICE_NOT_FOUND", code.NOT_FOUND, "there is no service {name}{hint}")

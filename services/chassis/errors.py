@@ -36,6 +36,7 @@ __all__ = [
     "invalid_arguments",
     "malformed_message",
     "message_too_large",
+    "model_load_failed",
     "model_unavailable",
     "not_found",
     "queue_full",
@@ -250,6 +251,11 @@ def model_unavailable(model: str, problem: str, retry_after: float = 0.0) -> Ser
     """
     extra = [_retry_info(retry_after)] if retry_after else []
     return ServiceError(TABLE["MODEL_UNAVAILABLE"], {"model": model, "problem": problem}, extra=extra)
+
+
+def model_load_failed(model: str, version: str, problem: str) -> ServiceError:
+    """What a caller asked to load cannot be; `problem` says why. What served before still does."""
+    return ServiceError(TABLE["MODEL_LOAD_FAILED"], {"model": model, "version": version or "(any)", "problem": problem})
 
 
 def engine_failed(model: str) -> ServiceError:

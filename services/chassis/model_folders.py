@@ -22,6 +22,17 @@ def fingerprints(repository: Path, chosen: Collection[str]) -> dict[str, Fingerp
     return {name: tuple(sorted(_files(repository / name, "", 2))) for name in chosen}
 
 
+def of_version(found: Fingerprint, version: str) -> Fingerprint:
+    """What one version is made of: its own folder's files and those that all versions share."""
+    return tuple(entry for entry in found if "/" not in entry[0] or entry[0].startswith(f"{version}/"))
+
+
+def versions(found: Fingerprint) -> frozenset[str]:
+    """The version folders that have files in them."""
+    folders = {entry[0].partition("/")[0] for entry in found if "/" in entry[0]}
+    return frozenset(folder for folder in folders if folder.isascii() and folder.isdigit() and folder[0] != "0")
+
+
 def _files(folder: Path, below: str, depth: int) -> Iterator[tuple[str, int, int, int]]:
     try:
         with os.scandir(folder) as items:

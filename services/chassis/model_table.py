@@ -1,5 +1,7 @@
 """The models of one process by name: which one a caller means, and what a caller hears who means none of them."""
 
+import asyncio
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +13,24 @@ from engines.manifest import Manifest
 from engines.repository import Entry
 from services.chassis import errors
 from services.chassis.errors import ServiceError
+from services.chassis.model_folders import Fingerprint
 from services.chassis.model_stats import ModelStats
 from services.chassis.tensors import TensorCodec
 
-State = Literal["LOADING", "READY", "UNAVAILABLE"]
+State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
 LOADING: Final = "it is still loading"
 #: What a caller's field is called by the task that it asks for; the typed services call it `model`.
 _FIELD: Final = {"tensor": "model_name"}
+#: Calls that a version remembers before it forgets those that have ended.
+_USERS: Final = 512
 
 
 @dataclass(slots=True)
 class LoadedModel:
-    """One version of a model in this process. What stands below `backend` is there from READY on."""
+    """One version of a model in this process. What stands below `backend` is there from READY on.
+
+    `files`: what it was loaded from. `unloaded`: a caller has asked for that, so it comes back only when one asks.
+    """
 
     name: str
     version: str
@@ -37,11 +45,33 @@ class LoadedModel:
     engines: int = 0
     folder: Path | None = None
     stats: ModelStats = field(default_factory=ModelStats)
+    files: Fingerprint = ()
+    unloaded: bool = False
+    _users: list["weakref.ref[asyncio.Task[object]]"] = field(default_factory=list)
+
+    def hold(self) -> None:
+        """Note that the running task, an rpc, will use this version until it ends."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._users.append(weakref.ref(task))
+            if len(self._users) > _USERS:
+                self._users = [user for user in self._users if _runs(user)]
+
+    @property
+    def held(self) -> bool:
+        """Whether an rpc that has resolved this version is still running."""
+        self._users = [user for user in self._users if _runs(user)]
+        return bool(self._users)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """What the model answers beside Open Inference calls."""
         return self.manifest.tasks if self.manifest is not None else ()
+
+
+def _runs(user: "weakref.ref[asyncio.Task[object]]") -> bool:
+    task = user()
+    return task is not None and not task.done()
 
 
 class ModelTable:
@@ -57,22 +87,52 @@ class ModelTable:
         """Whether a model of that name is here, in whatever state."""
         return name in self._models
 
-    def put(self, entry: Entry) -> Sequence[LoadedModel]:
-        """Take an entry in, in place of an earlier one of its name; return what is to be loaded, newest first."""
+    @property
+    def names(self) -> frozenset[str]:
+        """Every model, in whatever state."""
+        return frozenset(self._models)
+
+    def put(self, entry: Entry, versions: Sequence[LoadedModel]) -> Sequence[LoadedModel]:
+        """Take a model in, in place of an earlier one of its name; return what is to be loaded, newest first."""
         self.drop(entry.name)
-        versions = {str(number): LoadedModel(entry.name, str(number), entry.manifest) for number in entry.versions}
         if entry.error is not None:
-            versions = {"": LoadedModel(entry.name, "", None, "UNAVAILABLE", str(entry.error))}
-        self._models[entry.name] = versions
-        self._references |= {f"{entry.name}@{version}": model for version, model in versions.items() if version}
-        self._references[entry.name] = list(versions.values())[-1]
-        return list(reversed(versions.values())) if entry.error is None else []
+            versions = [LoadedModel(entry.name, "", None, "UNAVAILABLE", str(entry.error))]
+        self._models[entry.name] = {model.version: model for model in versions}
+        self._references |= {f"{entry.name}@{model.version}": model for model in versions if model.version}
+        self.choose(entry.name)
+        return list(reversed(versions)) if entry.error is None else []
 
     def drop(self, name: str) -> None:
         """Forget a model, if it is here."""
         for version in self._models.pop(name, {}):
             self._references.pop(f"{name}@{version}", None)
         self._references.pop(name, None)
+
+    def take(self, model: LoadedModel) -> None:
+        """Put one version beside the others of its model, in place of an earlier one of its number."""
+        versions = {**self._models.get(model.name, {}), model.version: model}
+        versions.pop("", None)
+        self._models[model.name] = dict(sorted(versions.items(), key=lambda pair: int(pair[0])))
+        self._references[f"{model.name}@{model.version}"] = model
+        self.choose(model.name)
+
+    def remove(self, model: LoadedModel) -> None:
+        """Forget one version of a model that has others."""
+        self._models[model.name].pop(model.version)
+        self._references.pop(f"{model.name}@{model.version}")
+        self.choose(model.name)
+
+    def choose(self, name: str) -> None:
+        """Have the bare name mean the highest version that serves; without one, the highest that might."""
+        versions = self.versions(name)
+        ready = [model for model in versions if model.state == "READY"]
+        hopeful = [model for model in versions if not model.unloaded]
+        self._references[name] = (ready or hopeful or versions)[-1]
+
+    def meant(self, name: str, version: str) -> LoadedModel:
+        """The version that callers get, in whatever state. Raises ServiceError, see `missing`."""
+        found = self._references.get(f"{name}@{version}" if version else name)
+        return found if found is not None else self.missing(f"{name}@{version}" if version else name)
 
     def index(self) -> list[LoadedModel]:
         """Every version of every model, by name."""

@@ -1,6 +1,6 @@
 """The Open Inference Protocol over the models of one process, with Triton's ordinary extensions.
 
-What is missing here on purpose (shared memory, trace and log settings, loading by rpc) is answered UNIMPLEMENTED.
+What is missing here on purpose (shared memory, trace and log settings) is answered UNIMPLEMENTED.
 """
 
 # The names and signatures of rpcs are the protocol's.
@@ -20,7 +20,7 @@ from services.chassis.open_inference_infer import infer
 from services.chassis.open_inference_stream import Forward, ItemStream
 
 #: Only what is true: clients decide by these what they may ask for.
-EXTENSIONS: Final = ("classification", "model_configuration", "parameters", "statistics")
+EXTENSIONS: Final = ("classification", "model_configuration", "model_repository", "parameters", "statistics")
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
@@ -41,7 +41,7 @@ class OpenInferenceServicer:
 
     async def ModelReady(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
         """True when the model can be called now. Raises NOT_FOUND."""
-        found = self._host.find(request.name, request.version)[-1]
+        found = self._host.meant(request.name, request.version)
         return pb.ModelReadyResponse(ready=found.state == "READY")
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, call: Call) -> pb.ServerMetadataResponse:
@@ -51,7 +51,8 @@ class OpenInferenceServicer:
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, call: Call) -> pb.ModelMetadataResponse:
         """A model's tensors. Raises NOT_FOUND, UNAVAILABLE."""
         found = self._ready_model(request.name, request.version)
-        versions = [model.version for model in self._host.find(request.name, request.version)]
+        models = self._host.find(request.name, request.version)
+        versions = [model.version for model in models if model.state == "READY"]
         return describe.metadata(found, versions)
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
@@ -72,6 +73,20 @@ class OpenInferenceServicer:
             raise invalid_argument("repository_name", "must be empty: there is one repository")
         return describe.index(self._host.index(), ready=request.ready)
 
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, call: Call
+    ) -> pb.RepositoryModelLoadResponse:
+        """Load a model's highest version, or the one that the parameter `version` names; see `ModelHost.load`."""
+        await self._host.load(*describe.repository_target(request))
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, call: Call
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Unload every version of a model, or the one that the parameter `version` names; see `ModelHost.unload`."""
+        await self._host.unload(*describe.repository_target(request))
+        return pb.RepositoryModelUnloadResponse()
+
     async def ModelInfer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         """Run a model once."""
         return await infer(self._host, request, call, call.deadline)
@@ -91,7 +106,7 @@ class OpenInferenceServicer:
         return await infer(self._host, request, call, deadline)
 
     def _ready_model(self, name: str, version: str) -> LoadedModel:
-        found = self._host.find(name, version)[-1]
+        found = self._host.meant(name, version)
         if found.state != "READY":
             raise model_unavailable(found.name, found.reason or "it is still loading")
         return found

@@ -5,6 +5,7 @@ from typing import Final
 from engines.backends import MODEL_FILE
 from engines.base import TensorSpec
 from headrace.inference import open_inference_pb2 as pb
+from services.chassis.errors import invalid_argument, quote
 from services.chassis.model_stats import ModelStats, Tally
 from services.chassis.models import LoadedModel
 
@@ -93,6 +94,25 @@ def index(models: list[LoadedModel], *, ready: bool) -> pb.RepositoryIndexRespon
         if not ready or model.state == "READY":
             answer.models.add(name=model.name, version=model.version, state=model.state, reason=model.reason)
     return answer
+
+
+def repository_target(request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> tuple[str, str]:
+    """The model and the version ("" = none named) that a repository call is about. Raises INVALID_ARGUMENT.
+
+    Of Triton's parameters `unload_dependents` means nothing here; files and configurations are not taken by rpc.
+    """
+    if request.repository_name:
+        raise invalid_argument("repository_name", "must be empty: there is one repository")
+    if not request.model_name:
+        raise invalid_argument("model_name", "is empty, must name a model: RepositoryIndex lists them")
+    version = ""
+    for name, parameter in request.parameters.items():
+        if name == "version" and parameter.WhichOneof("parameter_choice") == "string_param":
+            version = parameter.string_param
+        elif name != "unload_dependents":
+            problem = "is not taken: put files into the model repository; 'version', a string_param, chooses one"
+            raise invalid_argument(f"parameters[{quote(name)}]", problem)
+    return request.model_name, version
 
 
 def _fill(duration: pb.StatisticDuration, tally: Tally) -> None:

@@ -169,7 +169,7 @@ class Process:
 
     def _arrived(self, model: Any) -> None:
         """A model serves from now on."""
-        self.telemetry.metrics.watch_queue(model.name, model.version, _queued_rows(model.batcher))
+        self.telemetry.metrics.watch_queue(model.name, model.version, _queued_rows(model))
         if self._settled:
             self.health.set(_MODELS, well=True)
 
@@ -224,5 +224,6 @@ class Process:
                 loop.remove_signal_handler(number)
 
 
-def _queued_rows(batcher: Any) -> Callable[[], float]:
-    return lambda: float(batcher.queued_rows)
+def _queued_rows(model: Any) -> Callable[[], float]:
+    # A version that has left has no batcher any more.
+    return lambda: float(model.batcher.queued_rows) if model.batcher is not None else 0.0

@@ -25,6 +25,7 @@ MADE = [
     errors.quota_exceeded("account:7", "10 calls a second are allowed", 0.5),
     errors.deadline_exceeded("a.B/C", 2.5),
     errors.draining(),
+    errors.model_load_failed("m", "2", "no such file"),
     errors.model_unavailable("double", "it is still loading"),
     errors.engine_failed("double"),
     errors.internal("0af7"),

@@ -40,7 +40,7 @@ def use_sync_client(address):
     assert client.is_model_ready("double", "1")
     about = client.get_server_metadata(as_json=True)
     assert about["name"] == "headrace"
-    assert {"statistics", "model_configuration", "classification"} <= set(about["extensions"])
+    assert {"statistics", "model_configuration", "classification", "model_repository"} <= set(about["extensions"])
     described = client.get_model_metadata("double", as_json=True)
     assert described["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "16"]}]
     assert described["platform"] == "onnxruntime_onnx"
@@ -68,9 +68,32 @@ def use_sync_client(address):
     assert int(counts["inference_stats"]["compute_infer"]["ns"]) > 0
     assert counts["batch_stats"][0]["batch_size"] == "2"
     assert len(client.get_inference_statistics(as_json=True)["model_stats"]) == 4
-    for refused in (client.load_model, client.unload_model):
-        with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-            refused("double")
+    client.close()
+
+
+async def test_the_sync_client_unloads_and_loads_models(models):
+    async with serving(models) as served:
+        await asyncio.to_thread(unload_and_load, served.address)
+
+
+def unload_and_load(address):
+    x = [tensor("x", np.ones((1, 16), np.float32), client=sync)]
+    client = sync.InferenceServerClient(address)
+    client.unload_model("double")
+    assert not client.is_model_ready("double")
+    with pytest.raises(InferenceServerException, match="headrace models load double"):
+        client.infer("double", x)
+    reasons = {model.name: model.reason for model in client.get_model_repository_index().models}
+    assert "it was unloaded" in reasons["double"]
+    assert reasons["colours"] == ""
+    client.load_model("double")
+    assert client.is_model_ready("double")
+    assert client.infer("double", x).as_numpy("y")[0, 0] == 2.0
+    for change in (client.load_model, client.unload_model):
+        with pytest.raises(InferenceServerException, match=r"NOT_FOUND.*did you mean double"):
+            change("dubble")
+    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*put files into the model repository"):
+        client.load_model("double", config="{}")
     client.close()
 
 
