@@ -17,6 +17,7 @@ _SUBCOMMANDS: Final = {
     "trace": Subcommand("cli.trace", "Show where a request's time went, as a tree."),
     "top": Subcommand("cli.top", "Watch requests, batches, latencies and processes."),
     "models": Subcommand("cli.models", "Fetch, list, show, check and add models."),
+    "tune": Subcommand("cli.tune", "Find the engines, threads and rows at which a model is fastest here."),
     "engines": Subcommand("cli.engines", "Build and inspect TensorRT engines."),
     "config": Subcommand("cli.config", "Check headrace.toml."),
     "serve": Subcommand("cli.serve", "Run one process of the mesh by itself."),

@@ -7,6 +7,7 @@ from cli import table
 from engines.backends import choose
 from engines.base import EngineLoadError
 from engines.repository import Entry, Repository
+from engines.tuning.record import valid
 from engines.zoo import registry
 from engines.zoo.pull import read_stamp
 
@@ -54,6 +55,8 @@ def _row(entry: Entry, owner: str) -> tuple[str, ...]:
     try:
         choice = choose(manifest, entry.folder / str(entry.versions[-1]))
         backend, reason = choice.backend, choice.reason
+        if state == "ready" and backend == "onnxruntime" and valid(entry.folder / str(entry.versions[-1])) is not None:
+            state = "ready, tuned"
     except EngineLoadError as error:
         state = f"broken: {error}"
     versions = ", ".join(map(str, entry.versions))

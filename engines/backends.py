@@ -52,9 +52,9 @@ def twin(engine: Engine) -> Engine | None:
     return make() if make is not None else None
 
 
-def open_engine(backend: Backend, manifest: Manifest, version_folder: Path) -> Engine:
-    """Make one engine. Raises EngineLoadError."""
-    return FACTORIES[backend](manifest, version_folder)
+def open_engine(backend: Backend, manifest: Manifest, version_folder: Path, threads: int = 1) -> Engine:
+    """Make one engine of `threads` threads, where its backend computes with threads. Raises EngineLoadError."""
+    return FACTORIES[backend](manifest, version_folder, threads)
 
 
 def tensor_spec(tensor: Tensor) -> TensorSpec:
@@ -64,20 +64,20 @@ def tensor_spec(tensor: Tensor) -> TensorSpec:
     return TensorSpec(tensor.name, tensor.datatype, shape)
 
 
-def _onnxruntime(manifest: Manifest, version_folder: Path) -> Engine:
+def _onnxruntime(_manifest: Manifest, version_folder: Path, threads: int) -> Engine:
     from engines.onnx import OnnxEngine  # noqa: PLC0415 - a model on another backend needs no ONNX Runtime.
 
-    return OnnxEngine(version_folder / MODEL_FILE, manifest.instances.threads)
+    return OnnxEngine(version_folder / MODEL_FILE, threads)
 
 
-def _tensorrt(manifest: Manifest, version_folder: Path) -> Engine:
+def _tensorrt(manifest: Manifest, version_folder: Path, _threads: int) -> Engine:
     runtime = _tensorrt_runtime()
     if runtime is None:
         raise EngineLoadError(f"{version_folder}: backend '{manifest.backend}' needs the TensorRT runtime")
     return runtime.open_engine(version_folder / MODEL_FILE)
 
 
-def _fake(manifest: Manifest, _version_folder: Path) -> Engine:
+def _fake(manifest: Manifest, _version_folder: Path, _threads: int) -> Engine:
     from engines.fake import FakeEngine, FakeOptions  # noqa: PLC0415 - for tests only.
 
     fake = manifest.fake or Fake()
@@ -95,7 +95,7 @@ def _fake(manifest: Manifest, _version_folder: Path) -> Engine:
     )
 
 
-FACTORIES: Final[dict[str, Callable[[Manifest, Path], Engine]]] = {
+FACTORIES: Final[dict[str, Callable[[Manifest, Path, int], Engine]]] = {
     "onnxruntime": _onnxruntime,
     "tensorrt": _tensorrt,
     "fake": _fake,

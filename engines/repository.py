@@ -11,6 +11,7 @@ from engines import manifest as manifests
 from engines.base import Engine, EngineError, EngineLoadError, Signature
 from engines.manifest import Backend, Manifest
 from engines.strict_toml import ConfigError
+from engines.tuning import record
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -61,18 +62,18 @@ class Entry:
         number = self.resolve(version)
         folder = self.folder / str(number)
         choice = backends.choose(self.manifest, folder)
-        instances = self.manifest.instances
-        count = instances.count or max(1, cores // instances.threads)
+        layout = record.layout(self.manifest, folder, cores)
         with ExitStack() as opened:
             engines: list[Engine] = []
-            for _ in range(count):
+            for _ in range(layout.instances):
                 twin = backends.twin(engines[0]) if engines else None
-                engine = twin or backends.open_engine(choice.backend, self.manifest, folder)
+                engine = twin or backends.open_engine(choice.backend, self.manifest, folder, layout.threads)
                 opened.callback(engine.close)
                 engines.append(engine)
             labels = self._checked_labels(self.manifest, folder, engines[0])
             opened.pop_all()
-        return LoadedEngines(number, engines[0].signature, tuple(engines), choice.backend, choice.reason, labels)
+        reason = f"{choice.reason}; tuned for this machine" if layout.tuned else choice.reason
+        return LoadedEngines(number, engines[0].signature, tuple(engines), choice.backend, reason, labels)
 
     def _checked_labels(self, manifest: Manifest, version_folder: Path, engine: Engine) -> tuple[str, ...]:
         try:
