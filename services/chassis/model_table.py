@@ -48,14 +48,19 @@ class LoadedModel:
     files: Fingerprint = ()
     unloaded: bool = False
     _users: list["weakref.ref[asyncio.Task[object]]"] = field(default_factory=list)
+    _look_through_at: int = _USERS
 
     def hold(self) -> None:
-        """Note that the running task, an rpc, will use this version until it ends."""
-        task = asyncio.current_task()
+        """Note that the running task, an rpc, will use this version until it ends. A thread has no such task."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            return
         if task is not None:
             self._users.append(weakref.ref(task))
-            if len(self._users) > _USERS:
+            if len(self._users) > self._look_through_at:
                 self._users = [user for user in self._users if _runs(user)]
+                self._look_through_at = max(_USERS, 2 * len(self._users))
 
     @property
     def held(self) -> bool:

@@ -12,8 +12,8 @@ from google.rpc import code_pb2
 
 import headrace
 from headrace.nlp.v1 import nlp_pb2 as pb
-from tests.nlp.serving import serving
 from tests.nlp.test_servicer import classify, embed, refused, rerank, vectors
+from tests.serving import serving
 
 DEFAULTS = {
     "services.nlp.defaults": {
@@ -64,7 +64,7 @@ def sentences(count, most_words=60):
 
 async def test_paraphrases_are_nearer_than_other_texts(zoo_texts):
     texts = [text for pair in PARAPHRASES for text in pair]
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         found = vectors(await embed(channel)(pb.EmbedTextsRequest(texts=texts)))
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
     likeness = found @ found.T
@@ -74,7 +74,7 @@ async def test_paraphrases_are_nearer_than_other_texts(zoo_texts):
 
 
 async def test_sentiment_of_reviews(zoo_texts):
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await classify(channel)(pb.ClassifyTextRequest(texts=[*PRAISE, *BLAME]))
     labels = [result.categories[0].label for result in answer.results]
     assert labels == ["positive"] * len(PRAISE) + ["negative"] * len(BLAME)
@@ -85,7 +85,7 @@ async def test_sentiment_of_reviews(zoo_texts):
 async def test_labels_never_seen_in_training(zoo_texts):
     texts = [(text, topic) for topic, found in TOPICS.items() for text in found]
     request = pb.ClassifyTextRequest(texts=[text for text, _ in texts], labels=list(TOPICS), top_k=1)
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await classify(channel)(request)
     right = [result.categories[0].label == topic for result, (_, topic) in zip(answer.results, texts, strict=True)]
     assert sum(right) >= 9, list(zip(texts, answer.results, strict=True))
@@ -93,7 +93,7 @@ async def test_labels_never_seen_in_training(zoo_texts):
 
 async def test_the_document_that_answers_comes_first(zoo_texts):
     documents = ["Bananas are yellow.", "猫", "", "Click 'forgot password' to set a new one.", "It is nice today."]
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await rerank(channel)(pb.RerankRequest(query="how do I reset my password?", documents=documents))
     assert answer.results[0].index == 3
     assert sorted(result.index for result in answer.results) == list(range(5))
@@ -105,7 +105,7 @@ async def test_the_document_that_answers_comes_first(zoo_texts):
 async def test_a_mixed_message_equals_its_texts_alone(zoo_texts):
     """300 texts, grouped by length behind one call: order kept, answers those of lone texts, hardly any padding."""
     texts = sentences(300)
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         batcher = served.host.resolve("all_minilm_l6_v2", "embed").batcher
         together = vectors(await embed(channel)(pb.EmbedTextsRequest(texts=texts)))
         runs = batcher.stats().batches
@@ -116,7 +116,7 @@ async def test_a_mixed_message_equals_its_texts_alone(zoo_texts):
 
 
 async def test_texts_of_several_callers_share_runs(zoo_texts):
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         batcher = served.host.resolve("all_minilm_l6_v2", "embed").batcher
         calls = [embed(channel)(pb.EmbedTextsRequest(texts=[f"hello number {index}"])) for index in range(48)]
         await asyncio.gather(*calls)
@@ -127,7 +127,7 @@ async def test_texts_of_several_callers_share_runs(zoo_texts):
 
 async def test_odd_texts(zoo_texts):
     odd = ["", " ", "\x00", "a\x00b", "😀🎉", "猫在垫子上睡觉。", "\u202ertl", "e\u0301" * 50, "x" * 2000, "\n\t"]
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         for labels in ((), ("animals", "食物", "😀")):
             answer = await classify(channel)(pb.ClassifyTextRequest(texts=odd, labels=labels))
             assert not any(result.error.code for result in answer.results)
@@ -139,7 +139,7 @@ async def test_odd_texts(zoo_texts):
 async def test_a_megabyte_of_text_leaves_the_loop_to_others(zoo_texts):
     """The long text is read in a thread; the loop's longest pause is far below what reading takes."""
     megabyte = " " * ((1 << 20) - 5) + " word"
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         await embed(channel)(pb.EmbedTextsRequest(texts=["warm"]))
         call = embed(channel)(pb.EmbedTextsRequest(texts=[megabyte] * 4 + ["short"]))
         pauses, last = [], time.perf_counter()
@@ -160,14 +160,14 @@ async def test_a_megabyte_of_text_leaves_the_loop_to_others(zoo_texts):
 
 
 async def test_ten_thousand_texts_are_refused_in_words(zoo_texts):
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = embed(channel)(pb.EmbedTextsRequest(texts=["a"] * 10_000))
         words = await refused(call, grpc.StatusCode.INVALID_ARGUMENT)
     assert words == "texts: has 10000 items; at most 1024 are accepted in one call: send several calls"
 
 
 async def test_a_deadline_ends_a_long_message(zoo_texts):
-    async with serving(zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
         await embed(channel)(pb.EmbedTextsRequest(texts=["warm"]))
         started = time.monotonic()
         request = pb.EmbedTextsRequest(texts=["a long text of many words " * 50] * 1000)
@@ -177,7 +177,7 @@ async def test_a_deadline_ends_a_long_message(zoo_texts):
 
 
 async def test_tritonclient_reaches_both_models(zoo_texts):
-    async with serving(zoo_texts, DEFAULTS) as served:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served:
         client = triton.InferenceServerClient(served.address)
         try:
             ids, mask = (
@@ -200,7 +200,7 @@ async def test_tritonclient_reaches_both_models(zoo_texts):
 
 
 async def test_the_client(zoo_texts):
-    async with serving(zoo_texts, DEFAULTS) as served:
+    async with serving("nlp", zoo_texts, DEFAULTS) as served:
         async with headrace.AsyncClient(served.address) as client:
             embedded = await client.nlp.embed(["one", "two words"])
             labelled = await client.nlp.classify("I adore these shoes.")

@@ -8,7 +8,7 @@ from google.rpc import code_pb2, error_details_pb2
 
 from headrace.nlp.v1 import nlp_pb2 as pb
 from tests.nlp import tiny_models
-from tests.nlp.serving import serving
+from tests.serving import serving
 
 
 def stub(channel, method, response):
@@ -51,7 +51,7 @@ def models(tmp_path):
 
 
 async def test_texts_become_unit_vectors(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = embed(channel)(pb.EmbedTextsRequest(texts=["good", "bad shoe", "", "good " * 50]))
         answer = await call
         headers = dict(await call.initial_metadata())
@@ -64,14 +64,14 @@ async def test_texts_become_unit_vectors(models):
 
 async def test_pooling_by_the_first_token(models):
     tiny_models.add_embedder(models, "first", "cls")
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await embed(channel)(pb.EmbedTextsRequest(texts=["good"], model="first"))
     assert vectors(answer).tolist() == [[0, 0, 0]]  # The first token is [CLS].
 
 
 async def test_the_receipt_tells_padding(models):
     """13 and 16 of 16 tokens in one run."""
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = embed(channel)(pb.EmbedTextsRequest(texts=["good " * 11, "good " * 14]))
         await call
         headers = dict(await call.initial_metadata())
@@ -81,7 +81,7 @@ async def test_the_receipt_tells_padding(models):
 
 async def test_without_truncation_a_long_text_fails_alone(models):
     request = pb.EmbedTextsRequest(texts=["good " * 14, "good " * 15, "bad"], no_truncate=True)
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await embed(channel)(request)
     fits, long, short = answer.results
     assert (fits.token_count, short.token_count) == (16, 3)
@@ -93,7 +93,7 @@ async def test_without_truncation_a_long_text_fails_alone(models):
 async def test_a_text_of_too_many_bytes_fails_alone(models):
     texts = ["good", "猫" * 40, "bad"]
     async with (
-        serving(models, {"services.nlp.max_text_bytes": 100}) as served,
+        serving("nlp", models, {"services.nlp.max_text_bytes": 100}) as served,
         grpc.aio.insecure_channel(served.address) as channel,
     ):
         embedded = (await embed(channel)(pb.EmbedTextsRequest(texts=texts))).results
@@ -111,7 +111,7 @@ async def test_a_text_of_too_many_bytes_fails_alone(models):
 async def test_a_text_that_the_engine_fails_on_fails_alone(models):
     """The network knows no cats, which its tokenizer does."""
     texts = ["good", "bad", "猫", "shoe", "good"]
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await embed(channel)(pb.EmbedTextsRequest(texts=texts))
         ranking = rerank(channel)(pb.RerankRequest(query="good", documents=texts, model="states"))
         assert "failed on this item" in await refused(ranking, grpc.StatusCode.INTERNAL)
@@ -121,7 +121,7 @@ async def test_a_text_that_the_engine_fails_on_fails_alone(models):
 
 
 async def test_own_labels(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await classify(channel)(pb.ClassifyTextRequest(texts=["good good shoe", "bad"], top_k=2))
     first, second = answer.results
     assert [category.label for category in first.categories] == ["praise", "footwear"]
@@ -132,7 +132,7 @@ async def test_own_labels(models):
 
 async def test_a_head_reads_the_embeddings_of_its_encoder(models):
     tiny_models.add_head(models)
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = classify(channel)(pb.ClassifyTextRequest(texts=["shoe", "猫", "bad"], model="head", top_k=1))
         answer = await call
         headers = dict(await call.initial_metadata())
@@ -153,13 +153,13 @@ async def test_a_head_reads_the_embeddings_of_its_encoder(models):
 )
 async def test_an_encoder_that_does_not_fit(models, encoder, width, words):
     tiny_models.add_head(models, encoder=encoder, width=width)
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = classify(channel)(pb.ClassifyTextRequest(texts=["good"], model="head"))
         assert words in await refused(call, grpc.StatusCode.UNAVAILABLE)
 
 
 async def test_the_callers_labels(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         request = pb.ClassifyTextRequest(texts=["shoe shoes", "good"], labels=["bad", "good", "shoe"])
         answer = await classify(channel)(request)
         only = await classify(channel)(pb.ClassifyTextRequest(texts=["good"], labels=["bad"]))
@@ -174,7 +174,7 @@ async def test_the_callers_labels(models):
 
 async def test_documents_are_ranked_by_embeddings(models):
     documents = ["bad", "shoe", "good shoe", "", "good"]
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         request = pb.RerankRequest(query="good good shoe", documents=documents, model="states")
         answer = await rerank(channel)(request)
         best = await rerank(channel)(
@@ -188,7 +188,7 @@ async def test_documents_are_ranked_by_embeddings(models):
 
 async def test_documents_are_ranked_by_a_cross_encoder(models):
     documents = ["bad", "shoe", "shoe shoe good", "good"]
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         request = pb.RerankRequest(query="shoe shoe shoe", documents=documents, model="judge")
         answer = await rerank(channel)(request)
     assert [(result.index, result.score) for result in answer.results] == [(2, 8), (1, 4), (0, 0), (3, 0)]
@@ -234,7 +234,7 @@ async def test_documents_are_ranked_by_a_cross_encoder(models):
 )
 async def test_what_a_wrong_call_hears(models, method, request_, code, words):
     flags = {"services.nlp.max_items": 4, "services.nlp.max_text_bytes": 300}
-    async with serving(models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
         assert words in await refused(method(channel)(request_), getattr(grpc.StatusCode, code))
         assert (await embed(channel)(pb.EmbedTextsRequest(texts=["good"]))).results
 
@@ -246,7 +246,7 @@ async def test_a_damaged_tokenizer_makes_its_model_unavailable(models, damage):
         path.unlink()
     else:
         path.write_text("{}")
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = embed(channel)(pb.EmbedTextsRequest(texts=["good"]))
         assert "tokenizer.json" in await refused(call, grpc.StatusCode.UNAVAILABLE)
         assert [model.state for model in served.host.index()] == ["READY", "READY", "UNAVAILABLE"]
@@ -256,7 +256,7 @@ async def test_a_damaged_tokenizer_makes_its_model_unavailable(models, damage):
 async def test_defaults_by_role(models):
     tiny_models.add_embedder(models, "other")
     flags = {"services.nlp.defaults": {"embed": "states", "zero_shot": "other", "rerank": "judge"}}
-    async with serving(models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
         embedded = await embed(channel)(pb.EmbedTextsRequest(texts=["good"]))
         labelled = await classify(channel)(pb.ClassifyTextRequest(texts=["good"], labels=["bad"]))
         ranked = await rerank(channel)(pb.RerankRequest(query="good", documents=["bad"]))
@@ -270,7 +270,7 @@ async def test_many_callers_get_their_own_answers_in_order(models):
     calls = [
         [" ".join(draw.choices(words, k=draw.randint(0, 7))) for _ in range(draw.randint(1, 30))] for _ in range(40)
     ]
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("nlp", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answers = await asyncio.gather(*(embed(channel)(pb.EmbedTextsRequest(texts=texts)) for texts in calls))
         batches = served.host.resolve("states", "embed").batcher.stats().batches
     rows = dict(zip(words, ([4, 0, 0], [0, 4, 0], [0, 0, 4], [0, 0, 5]), strict=True))
@@ -285,7 +285,7 @@ async def test_many_callers_get_their_own_answers_in_order(models):
 
 
 async def test_a_cancelled_call_drops_its_texts(models):
-    async with serving(models, {"services.nlp.max_items": 20_000}) as served:
+    async with serving("nlp", models, {"services.nlp.max_items": 20_000}) as served:
         batcher = served.host.resolve("states", "embed").batcher
         async with grpc.aio.insecure_channel(served.address) as channel:
             call = embed(channel)(pb.EmbedTextsRequest(texts=["good bad shoe"] * 20_000))

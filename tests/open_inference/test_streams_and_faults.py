@@ -9,8 +9,8 @@ from grpc_status import rpc_status
 
 from headrace.inference import open_inference_pb2 as pb
 from services.chassis import open_inference_stream
+from tests.serving import serving
 from tests.vision import tiny_models
-from tests.vision.serving import serving
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -63,7 +63,7 @@ def models(tmp_path):
 
 
 async def test_errors_carry_details(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         infer = unary(channel)
         error = await refused(infer(request("nothing")), grpc.StatusCode.NOT_FOUND)
         assert reason_of(error) == "MODEL_NOT_FOUND"
@@ -97,7 +97,7 @@ async def test_errors_carry_details(models):
 )
 async def test_reserved_parameters(models, name, value, allowed):
     asked = request(parameters={name: pb.InferParameter(**value)})
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         if allowed:
             assert (await unary(channel)(asked)).model_name == "double"
         else:
@@ -106,16 +106,16 @@ async def test_reserved_parameters(models, name, value, allowed):
 
 
 async def test_an_empty_model_name_is_the_only_model(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         assert (await unary(channel)(request(""))).model_name == "double"
     tiny_models.add_colours(models)
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         error = await refused(unary(channel)(request("")), grpc.StatusCode.INVALID_ARGUMENT)
         assert error.details() == "model_name: is empty and there is no default; choose one of: colours, double"
 
 
 async def test_a_failed_item_has_its_id_and_the_stream_goes_on(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = stream(channel)
         await call.write(request(id="a", parameters={"sequence_id": pb.InferParameter(int64_param=4)}))
         bad = await call.read()
@@ -132,7 +132,7 @@ async def test_a_failed_item_has_its_id_and_the_stream_goes_on(models):
 
 
 async def test_a_strict_stream_ends_with_the_status(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = stream(channel, (("triton_grpc_error", "true"),))
         await call.write(request("nothing"))
         with pytest.raises(grpc.aio.AioRpcError, match="no model"):
@@ -142,7 +142,7 @@ async def test_a_strict_stream_ends_with_the_status(models):
 
 async def test_slow_items_do_not_hold_up_fast_ones(models):
     tiny_models.add_slow(models, 0.5)
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = stream(channel)
         await call.write(request("slow", 4, id="slow"))
         await call.write(request(id="fast"))
@@ -154,7 +154,7 @@ async def test_items_in_flight_are_bounded(models, monkeypatch):
     monkeypatch.setattr(open_inference_stream, "MAX_IN_FLIGHT", 3)
     tiny_models.add_slow(models, 0.05)
     most = 0
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call, batcher = stream(channel), served.host.resolve("slow", "tensor").batcher
         for number in range(12):
             await call.write(request("slow", 4, id=str(number)))
@@ -169,7 +169,7 @@ async def test_items_in_flight_are_bounded(models, monkeypatch):
 
 async def test_a_cancelled_stream_drops_its_work(models):
     tiny_models.add_slow(models, 0.3)
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call, batcher = stream(channel), served.host.resolve("slow", "tensor").batcher
         for _ in range(20):
             await call.write(request("slow", 4))
@@ -185,9 +185,9 @@ async def test_a_model_of_another_service_is_answered_by_forwarding(models, tmp_
     text.inputs.add(name="text", datatype="BYTES", shape=[1, 1]).contents.bytes_contents.append(b"hello")
     missing = pb.ModelInferRequest(model_name="nowhere", id="n")
     async with (
-        serving(other) as elsewhere,
+        serving("vision", other) as elsewhere,
         grpc.aio.insecure_channel(elsewhere.address) as mesh,
-        serving(models, mesh=mesh) as served,
+        serving("vision", models, mesh=mesh) as served,
         grpc.aio.insecure_channel(served.address) as channel,
     ):
         call = stream(channel)
@@ -203,7 +203,7 @@ async def test_a_model_of_another_service_is_answered_by_forwarding(models, tmp_
 
 async def test_a_full_queue_and_a_failing_item(tmp_path):
     tiny_models.add_slow(tmp_path, 0.2, fail_on=13.0, queue=4)
-    async with serving(tmp_path) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", tmp_path) as served, grpc.aio.insecure_channel(served.address) as channel:
         infer = unary(channel)
         bad = request("slow", 4)
         bad.raw_input_contents[0] = np.full(4, 13, np.float32).tobytes()
@@ -226,7 +226,7 @@ async def test_a_loading_and_a_broken_model_say_so(models):
     tiny_models.write(models / "broken", 'tasks = ["tensor"]\n', b"not a network")
     tiny_models.write(models / "typo", 'taskz = ["tensor"]\n', b"x")
     index = pb.RepositoryIndexRequest()
-    async with serving(models, wait=False) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models, wait=False) as served, grpc.aio.insecure_channel(served.address) as channel:
         listed = await unary(channel, "RepositoryIndex", pb.RepositoryIndexResponse)(index)
         assert {model.name for model in listed.models} == {"broken", "double", "typo"}
         assert (await unary(channel, "ServerLive", pb.ServerLiveResponse)(pb.ServerLiveRequest())).live
@@ -253,7 +253,7 @@ async def test_a_loading_and_a_broken_model_say_so(models):
 
 async def test_a_callers_deadline_is_kept(models):
     tiny_models.add_slow(models, 0.5)
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         started = time.monotonic()
         await refused(unary(channel)(request("slow", 4), timeout=0.1), grpc.StatusCode.DEADLINE_EXCEEDED)
         assert time.monotonic() - started < 0.4

@@ -8,8 +8,8 @@ import tritonclient.grpc as sync
 from tritonclient.grpc import aio
 from tritonclient.utils import InferenceServerException
 
+from tests.serving import serving
 from tests.vision import tiny_models
-from tests.vision.serving import serving
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def tensor(name, array, datatype=None, client=aio):
 
 
 async def test_every_call_of_the_sync_client(models):
-    async with serving(models) as served:
+    async with serving("vision", models) as served:
         await asyncio.to_thread(use_sync_client, served.address)
 
 
@@ -72,7 +72,7 @@ def use_sync_client(address):
 
 
 async def test_the_sync_client_unloads_and_loads_models(models):
-    async with serving(models) as served:
+    async with serving("vision", models) as served:
         await asyncio.to_thread(unload_and_load, served.address)
 
 
@@ -98,7 +98,7 @@ def unload_and_load(address):
 
 
 async def test_bytes_halves_and_models_without_rows(models):
-    async with serving(models) as served, aio.InferenceServerClient(served.address) as client:
+    async with serving("vision", models) as served, aio.InferenceServerClient(served.address) as client:
         texts = np.array([["héllo".encode()], [b""]], dtype=object)
         answer = await client.infer("texts", [tensor("text", texts, "BYTES")])
         assert answer.as_numpy("same").tolist() == texts.tolist()
@@ -109,7 +109,7 @@ async def test_bytes_halves_and_models_without_rows(models):
 
 
 async def test_wanted_outputs_and_classification(models):
-    async with serving(models) as served, aio.InferenceServerClient(served.address) as client:
+    async with serving("vision", models) as served, aio.InferenceServerClient(served.address) as client:
         pixels = np.zeros((2, 3, 8, 8), np.float32)
         pixels[0, 1], pixels[1, 2] = 1.0, 1.0
         inputs = [tensor("x", pixels)]
@@ -147,7 +147,7 @@ async def test_what_a_wrong_request_hears(models, change, status, words):
     inputs = [tensor("x", array, names[change.get("dtype", np.float32)])]
     outputs = [aio.InferRequestedOutput(name) for name in change.get("outputs", [])]
     extra = {key: change[key] for key in ("sequence_id", "timeout") if key in change}
-    async with serving(models) as served, aio.InferenceServerClient(served.address) as client:
+    async with serving("vision", models) as served, aio.InferenceServerClient(served.address) as client:
         with pytest.raises((InferenceServerException, ValueError), match=words) as caught:
             await client.infer(
                 change.get("model", "double"),
@@ -164,7 +164,7 @@ async def test_what_a_wrong_request_hears(models, change, status, words):
 
 
 async def test_model_ready_of_an_unknown_model_is_not_found(models):
-    async with serving(models) as served, aio.InferenceServerClient(served.address) as client:
+    async with serving("vision", models) as served, aio.InferenceServerClient(served.address) as client:
         with pytest.raises(InferenceServerException, match="there is no model 'nothing'"):
             await client.is_model_ready("nothing")
         with pytest.raises(InferenceServerException, match="NOT_FOUND"):
@@ -177,7 +177,7 @@ async def test_model_ready_of_an_unknown_model_is_not_found(models):
 
 async def test_versions_live_side_by_side(tmp_path):
     tiny_models.add_double(tmp_path, (1, 3))
-    async with serving(tmp_path) as served, aio.InferenceServerClient(served.address) as client:
+    async with serving("vision", tmp_path) as served, aio.InferenceServerClient(served.address) as client:
         inputs = [tensor("x", np.ones((1, 16), np.float32))]
         newest = await client.infer("double", inputs)
         oldest = await client.infer("double", inputs, "1")
@@ -188,13 +188,13 @@ async def test_versions_live_side_by_side(tmp_path):
 
 async def test_a_work_larger_than_a_batch(models):
     x = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
-    async with serving(models) as served, aio.InferenceServerClient(served.address) as client:
+    async with serving("vision", models) as served, aio.InferenceServerClient(served.address) as client:
         answer = await client.infer("double", [tensor("x", x)])
         np.testing.assert_array_equal(answer.as_numpy("y"), 2 * x)
 
 
 async def test_a_sync_stream_of_good_and_bad_items(models):
-    async with serving(models) as served:
+    async with serving("vision", models) as served:
         await asyncio.to_thread(use_sync_stream, served.address)
 
 
@@ -242,7 +242,7 @@ async def test_an_aio_stream_names_any_model(models):
                     "request_id": str(number),
                 }
 
-    async with serving(models) as served, aio.InferenceServerClient(served.address) as client:
+    async with serving("vision", models) as served, aio.InferenceServerClient(served.address) as client:
         seen = {}
         async for result, error in client.stream_infer(requests()):
             assert error is None

@@ -194,6 +194,16 @@ async def test_unloading_the_newest_version_is_the_way_back(tmp_path):
             assert (await refused(missing)).code is grpc.StatusCode.NOT_FOUND
 
 
+async def test_what_changes_beside_a_version_that_is_loaded_by_call_is_noticed_too(tmp_path):
+    add_version(tmp_path, 2)
+    async with host(tmp_path) as one:
+        remove_version(tmp_path, 2)
+        add_version(tmp_path, 1)
+        add_version(tmp_path, 3)
+        await one.load("times")
+        await until(lambda: states(one) == {"1": "READY", "3": "READY"})
+
+
 async def test_loading_takes_changed_files_behind_the_calls_or_says_why_not(tmp_path):
     add_version(tmp_path, 1)
     async with host(tmp_path) as one:

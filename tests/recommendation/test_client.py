@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 import headrace
-from tests.recommendation.serving import serving
+from tests.serving import serving
 
 
 async def test_every_call_from_asyncio(shop_models):
-    async with serving(shop_models) as served, headrace.AsyncClient(served.address) as client:
+    async with serving("recommendation", shop_models) as served, headrace.AsyncClient(served.address) as client:
         found = await client.recommendation.recommend("user-1", page_size=3, exclude_seen=True)
         assert len(found) == 3
         assert isinstance(found[0], headrace.Item)
@@ -38,7 +38,7 @@ async def test_every_call_from_a_thread(shop_models):
                 calls.similar_items("item-5"),
             )
 
-    async with serving(shop_models) as served:
+    async with serving("recommendation", shop_models) as served:
         recommended, ranked, similar = await asyncio.to_thread(work, served.address)
     assert [len(answer) for answer in (recommended, ranked, similar)] == [4, 2, 10]
     assert ranked.missing_item_ids == ()

@@ -14,8 +14,8 @@ from engines.zoo.check import check
 from engines.zoo.movielens import RECIPE, movielens
 from engines.zoo.registry import recipe
 from headrace.recommendation.v1 import recommendation_pb2 as pb
-from tests.recommendation.serving import serving
 from tests.recommendation.test_servicer import call, ids
+from tests.serving import serving
 
 STATIC = Path(__file__).parents[2] / "engines/zoo/files/movielens"
 DEFAULTS = {"services.recommendation.defaults": dict.fromkeys(("recommend", "rank", "similar_items"), "movielens")}
@@ -65,7 +65,10 @@ def test_the_card_has_the_figures_of_the_report(movielens_models):
 async def test_the_service_answers_what_the_report_says(movielens_models, held_out):
     """Every fourth user through the service, as a user and as a history: the held-out film among ten."""
     users = list(held_out)[::4]
-    async with serving(movielens_models, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with (
+        serving("recommendation", movielens_models, DEFAULTS) as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
         asked = [pb.RecommendRequest(user_id=user, exclude_seen=True) for user in users]
         asked += [pb.RecommendRequest(history=held_out[user][0], exclude_seen=True) for user in users]
         turns = asyncio.Semaphore(16)
@@ -91,7 +94,10 @@ async def test_the_service_answers_what_the_report_says(movielens_models, held_o
 
 async def test_500_candidates_take_one_engine_run(movielens_models):
     candidates = [str(film) for film in range(1, 501)]
-    async with serving(movielens_models, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with (
+        serving("recommendation", movielens_models, DEFAULTS) as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
         batcher = served.host.resolve("movielens", "rank").batcher
         asked = call(channel, pb.RankRequest(user_id="1", item_ids=candidates))
         answer = await asked
@@ -103,7 +109,10 @@ async def test_500_candidates_take_one_engine_run(movielens_models):
 
 
 async def test_films_of_a_kind_are_similar(movielens_models):
-    async with serving(movielens_models, DEFAULTS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with (
+        serving("recommendation", movielens_models, DEFAULTS) as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
         lion_king = await call(channel, pb.SimilarItemsRequest(item_id="71", page_size=5))
         titles = [found.title for found in lion_king.items]
     assert {"Aladdin (1992)", "Beauty and the Beast (1991)"} <= set(titles), titles

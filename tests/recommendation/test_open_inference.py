@@ -6,8 +6,8 @@ from tritonclient.grpc import aio
 
 from headrace.recommendation.v1 import recommendation_pb2 as pb
 from tests.recommendation import shop
-from tests.recommendation.serving import serving
 from tests.recommendation.test_servicer import call
+from tests.serving import serving
 
 
 def tensor(name, array, datatype):
@@ -21,7 +21,7 @@ async def test_tensors_give_what_the_typed_call_gives(shop_models):
     history = np.full((1, 100), -1)
     history[0, :3] = [17, 16, 15]
     everything = np.arange(shop.ITEMS).reshape(-1, 1)
-    async with serving(shop_models) as served, aio.InferenceServerClient(served.address) as client:
+    async with serving("recommendation", shop_models) as served, aio.InferenceServerClient(served.address) as client:
         found = await client.infer("shop_retrieval", [tensor("history", history, "INT64")])
         assert found.as_numpy("scores").shape == found.as_numpy("similar").shape == (1, shop.ITEMS)
         user = np.repeat(found.as_numpy("user"), shop.ITEMS, axis=0)

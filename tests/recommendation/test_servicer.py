@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from engines.recommender.served import load
 from headrace.recommendation.v1 import recommendation_pb2 as pb
 from tests.recommendation import shop
-from tests.recommendation.serving import serving
 from tests.recommendation.shop import LENGTH, item
+from tests.serving import serving
 
 SERVICE = "/headrace.recommendation.v1.RecommendationService"
 WRONG = ("INVALID_ARGUMENT", "INVALID_FIELD")
@@ -53,7 +53,7 @@ def falling(answer):
 
 async def test_a_known_user_gets_what_comes_next_and_a_receipt(shop_models, own_shop):
     user, history = next(iter(own_shop.histories.items()))
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         asked = call(channel, pb.RecommendRequest(user_id=user, exclude_seen=True))
         answer = await asked
         assert (answer.model.name, answer.model.version) == ("shop", "1")
@@ -75,7 +75,7 @@ async def test_a_known_user_gets_what_comes_next_and_a_receipt(shop_models, own_
 async def test_a_history_decides_for_an_unknown_user(shop_models):
     """Who walks along the second aisle goes on there; unknown items are passed over."""
     walk = [item(LENGTH + place) for place in (2, 3, 4, 5)]
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         plain = await call(channel, pb.RecommendRequest(history=walk, page_size=5, exclude_seen=True))
         assert item(LENGTH + 6) in ids(plain)[:2]
         assert sum(LENGTH <= int(name.split("-")[1]) < 2 * LENGTH for name in ids(plain)) >= 3
@@ -88,7 +88,7 @@ async def test_a_history_decides_for_an_unknown_user(shop_models):
 async def test_the_history_of_a_known_user_comes_after_what_is_stored(shop_models, own_shop):
     user, stored = next(iter(own_shop.histories.items()))
     fresh = [name for name in (item(place) for place in range(shop.ITEMS)) if name not in stored][:3]
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         both = await call(channel, pb.RecommendRequest(user_id=user, history=fresh, exclude_seen=True, page_size=100))
         assert not set(ids(both)) & {*stored, *fresh}
         joined = await call(channel, pb.RecommendRequest(history=[*stored, *fresh], exclude_seen=True, page_size=100))
@@ -100,7 +100,7 @@ async def test_the_history_of_a_known_user_comes_after_what_is_stored(shop_model
 
 async def test_nobody_in_particular_gets_what_is_trending(shop_models):
     tables = load(shop_models / "shop", "items.csv", "interactions.csv")
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         asked = call(channel, pb.RecommendRequest(exclude_seen=True))
         answer = await asked
         assert ids(answer) == [tables.ids[place] for place in tables.trending[:10]]
@@ -112,7 +112,7 @@ async def test_nobody_in_particular_gets_what_is_trending(shop_models):
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 10), (1, 1), (100, 60), (101, 60), (2**31 - 1, 60)])
 async def test_page_size(shop_models, asked, given):
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await call(channel, pb.RecommendRequest(user_id="user-1", page_size=asked))
         assert len(answer.items) == given
         similar = await call(channel, pb.SimilarItemsRequest(item_id="item-1", page_size=asked))
@@ -121,7 +121,7 @@ async def test_page_size(shop_models, asked, given):
 
 async def test_candidates_are_ranked_once_each_and_unknown_ones_named(shop_models):
     candidates = ["item-3", "?", "item-40", "item-3", "item-18", "", "?", "item-40"]
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         request = pb.RankRequest(history=[item(15), item(16), item(17)], item_ids=candidates)
         answer = await call(channel, request)
         assert ids(answer)[0] == "item-18"
@@ -136,7 +136,7 @@ async def test_candidates_are_ranked_once_each_and_unknown_ones_named(shop_model
 
 async def test_ranking_agrees_with_recommending(shop_models):
     everything = [item(place) for place in range(shop.ITEMS)]
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         ranked = await call(channel, pb.RankRequest(user_id="user-3", item_ids=everything))
         recommended = await call(channel, pb.RecommendRequest(user_id="user-3", page_size=100))
         scores = {found.item_id: found.score for found in ranked.items}
@@ -145,7 +145,7 @@ async def test_ranking_agrees_with_recommending(shop_models):
 
 
 async def test_similar_items_are_of_the_same_aisle(shop_models):
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await call(channel, pb.SimilarItemsRequest(item_id=item(7), page_size=4))
         assert item(7) not in ids(answer)
         assert all(int(name.split("-")[1]) < LENGTH for name in ids(answer))
@@ -175,7 +175,10 @@ async def test_similar_items_are_of_the_same_aisle(shop_models):
 )  # fmt: skip
 async def test_what_a_wrong_call_hears(shop_models, request_, code, reason, words):
     limits = {"services.recommendation.max_candidates": 50}
-    async with serving(shop_models, limits) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with (
+        serving("recommendation", shop_models, limits) as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
         said, why = await refused(call(channel, request_), getattr(grpc.StatusCode, code))
         assert words in said
         assert why == reason
@@ -184,7 +187,7 @@ async def test_what_a_wrong_call_hears(shop_models, request_, code, reason, word
 
 async def test_calls_share_batches_and_each_gets_its_own(shop_models):
     requests = [pb.RankRequest(user_id=f"user-{n}", item_ids=[item(place) for place in range(9)]) for n in range(40)]
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         alone = [await call(channel, request) for request in requests]
         together = await asyncio.gather(*(call(channel, request) for request in requests))
     for one, many in zip(alone, together, strict=True):
@@ -202,7 +205,7 @@ async def test_recommenders_live_side_by_side(shop_models, tmp_path):
     lines = (models / "other/items.csv").read_text().splitlines()
     (models / "other/items.csv").write_text("\n".join([lines[0], *(f"o-{line}" for line in lines[1:])]))
     (models / "other/interactions.csv").write_text("user_id,item_id\nme,o-item-1\n")
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         said, _ = await refused(call(channel, pb.RecommendRequest()), grpc.StatusCode.INVALID_ARGUMENT)
         assert said == "model: is empty and there is no default; choose one of: other, shop"
         other = await call(channel, pb.RecommendRequest(model="other", user_id="me"))
@@ -229,7 +232,7 @@ async def test_a_damaged_table_makes_its_model_unavailable_and_no_other(shop_mod
     shutil.copytree(shop_models, models)
     path = models / "shop" / file
     path.unlink() if content is None else path.write_text(content)
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         said, reason = await refused(
             call(channel, pb.RecommendRequest(model="shop", user_id="user-1")), grpc.StatusCode.UNAVAILABLE
         )
@@ -241,7 +244,7 @@ async def test_a_damaged_table_makes_its_model_unavailable_and_no_other(shop_mod
 async def test_a_recommender_says_that_its_retrieval_is_missing(shop_models, tmp_path):
     models = tmp_path / "models"
     shutil.copytree(shop_models / "shop", models / "shop")
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         said, _ = await refused(call(channel, pb.RecommendRequest(user_id="user-1")), grpc.StatusCode.UNAVAILABLE)
         assert "it needs model shop_retrieval: there is no model 'shop_retrieval'" in said
         assert (await call(channel, pb.RecommendRequest())).items
@@ -252,7 +255,7 @@ async def test_a_retrieval_of_another_catalogue_is_found_out(shop_models, tmp_pa
     shutil.copytree(shop_models, models)
     with (models / "shop" / "items.csv").open("a") as file:
         file.write("one-more,One more,0\n")
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         said, _ = await refused(call(channel, pb.RecommendRequest(user_id="user-1")), grpc.StatusCode.UNAVAILABLE)
         assert "its retrieval shop_retrieval gives scores of 60 items, but the catalogue has 61" in said
 
@@ -287,7 +290,7 @@ def own_ranker(models, datatype=TensorProto.INT64):
 
 async def test_a_ranker_of_ones_own_serves_by_manifest_alone(tmp_path):
     own_ranker(tmp_path)
-    async with serving(tmp_path) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", tmp_path) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await call(channel, pb.RankRequest(history=["f", "b"], item_ids=list("abcdefg")))
         assert ids(answer) == ["b", "a", "c", "d", "e", "f"]
         assert list(answer.missing_item_ids) == ["g"]
@@ -298,13 +301,13 @@ async def test_a_ranker_of_ones_own_serves_by_manifest_alone(tmp_path):
 
 async def test_a_ranker_with_other_tensors_is_refused_with_the_reason(tmp_path):
     own_ranker(tmp_path, TensorProto.INT32)
-    async with serving(tmp_path) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", tmp_path) as served, grpc.aio.insecure_channel(served.address) as channel:
         said, _ = await refused(call(channel, pb.RankRequest(model="own", item_ids=["a"])), grpc.StatusCode.UNAVAILABLE)
         assert "recommender.user: 'history' is INT32 [-1, 5], must be INT64 [rows, a fixed number]" in said
 
 
 async def test_a_deadline_that_has_passed_costs_no_engine_run(shop_models):
-    async with serving(shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("recommendation", shop_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         rank = channel.unary_unary(
             f"{SERVICE}/Rank",
             request_serializer=lambda message: message.SerializeToString(),

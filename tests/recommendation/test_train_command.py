@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from cli.models import app
 from headrace.recommendation.v1 import recommendation_pb2 as pb
 from tests.recommendation import shop
-from tests.recommendation.serving import serving
 from tests.recommendation.test_servicer import call
+from tests.serving import serving
 
 FILES = ("--interactions", "interactions.csv", "--items", "items.csv")
 
@@ -33,7 +33,10 @@ async def test_a_csv_becomes_a_model_that_is_served(tmp_path):
     assert "things: learning factors, fold by fold" in done.stderr
     assert (tmp_path / "models/things/CARD.md").read_text().startswith("# things")
     user, history = next(iter(made.histories.items()))
-    async with serving(tmp_path / "models") as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with (
+        serving("recommendation", tmp_path / "models") as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
         answer = await call(channel, pb.RecommendRequest(user_id=user, exclude_seen=True))
         assert answer.model.name == "things"
         assert not {item.item_id for item in answer.items} & set(history)

@@ -2,22 +2,14 @@
 
 import contextlib
 import io
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import numpy as np
 import soundfile
 
 from headrace.speech.v1 import speech_pb2 as pb
-from services.chassis import rpc
-from services.chassis.drain import Gate
-from services.chassis.metrics import Metrics
-from services.chassis.models import ModelHost
-from services.chassis.settings import Settings
-from services.chassis.telemetry import Telemetry
-from services.speech.main import compose
+from tests.serving import Served
+from tests.serving import serving as serving_of
 
 CLIPS = Path(__file__).parent / "clips"
 INVOICE = "Please send the invoice to our office in London before Friday afternoon."
@@ -26,38 +18,10 @@ RATE = 16_000
 DEFAULTS = {"recognize": "whisper_tiny_en", "streaming": "whisper_tiny_en", "detect_speech": "silero_vad"}
 
 
-@dataclass(frozen=True)
-class Served:
-    """Where the service listens, and what is in it. `speech`: its servicer; `gate`: its door."""
-
-    address: str
-    host: ModelHost
-    speech: object
-    gate: Gate
-
-
-@contextlib.asynccontextmanager
-async def serving(models: Path, flags: dict[str, object] | None = None) -> AsyncIterator[Served]:
-    """`flags` are settings by dotted key."""
-    defaults = {"services.speech.defaults": DEFAULTS, "services.speech.cores": 2, "models.directory": str(models)}
-    settings = Settings.load(flags={**defaults, **(flags or {})}, environ={})
-    telemetry = Telemetry("speech", Metrics())
-    parts = compose(settings, telemetry, None)
-    gate = Gate()
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
-    for service in parts.services:
-        policy = rpc.Policy(telemetry=telemetry, receipt_headers=service.receipt_headers, gate=gate)
-        server.add_generic_rpc_handlers((rpc.handlers(service.descriptor, service.servicer, policy),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await parts.host.start()
-    await parts.host.loaded()
-    await server.start()
-    try:
-        yield Served(f"127.0.0.1:{port}", parts.host, parts.services[0].servicer, gate)
-    finally:
-        await server.stop(0)
-        await parts.host.close()
-        parts.close()
+def serving(models: Path, flags: dict[str, object] | None = None) -> contextlib.AbstractAsyncContextManager[Served]:
+    """The speech service with its usual defaults; `flags` are settings by dotted key."""
+    usual = {"services.speech.defaults": DEFAULTS, "services.speech.cores": 2}
+    return serving_of("speech", models, {**usual, **(flags or {})})
 
 
 def clip(name: str) -> np.ndarray:

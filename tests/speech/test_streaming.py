@@ -182,7 +182,7 @@ async def test_an_unknown_model_is_not_found(speech):
 
 
 async def test_a_stream_that_carries_nothing_is_closed(speech, served, monkeypatch):
-    monkeypatch.setattr(served.speech.streams, "idle_seconds", 0.3)
+    monkeypatch.setattr(served.servicer.streams, "idle_seconds", 0.3)
     for messages in ([], [config()]):
         call = speech.StreamingRecognize()
         for message in messages:
@@ -206,7 +206,7 @@ async def test_a_sender_who_leaves_half_way_leaves_nothing_behind(speech, served
 async def settled(served):
     """Wait until the service has let go of every stream."""
     for _ in range(100):
-        if served.speech.streams.open == 0:
+        if served.servicer.streams.open == 0:
             return
         await asyncio.sleep(0.02)
     raise AssertionError("a stream is still open")
@@ -216,7 +216,7 @@ async def test_too_many_streams_are_asked_to_come_back(speech, served):
     open_ = [speech.StreamingRecognize() for _ in range(4)]
     for call in open_:
         await call.write(config())
-    while served.speech.streams.open < 4:
+    while served.servicer.streams.open < 4:
         await asyncio.sleep(0.01)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await answers(speech.StreamingRecognize([config()]))
@@ -338,7 +338,7 @@ async def test_a_process_that_drains_says_what_it_has_heard(zoo_speech):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call.read()
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert leaving.speech.streams.open == 0
+        assert leaving.servicer.streams.open == 0
 
 
 async def test_a_place_is_given_back_whatever_happens():

@@ -16,8 +16,8 @@ from PIL import Image
 
 from engines.zoo import check
 from headrace.vision.v1 import vision_pb2 as pb
+from tests.serving import serving
 from tests.vision import tiny_models
-from tests.vision.serving import serving
 from tests.vision.test_servicer import refused, stub
 
 FIXTURES = Path(check.__file__).parent / "fixtures"
@@ -72,7 +72,7 @@ def page():
 
 
 async def test_english_and_chinese_are_read_line_by_line_with_outlines_and_a_receipt(reading_models, page):
-    async with serving(reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = read_text(channel)(pb.ReadTextRequest(images=[page]))
         answer = await call
         (result,) = answer.results
@@ -97,7 +97,7 @@ async def test_english_and_chinese_are_read_line_by_line_with_outlines_and_a_rec
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 async def test_a_page_that_lies_on_its_side_is_read_all_the_same(reading_models, quarters):
     pixels = np.rot90(page_pixels(), quarters)
-    async with serving(reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await read_text(channel)(pb.ReadTextRequest(images=[picture(pixels)]))
     (result,) = answer.results
     assert error_rate(result) < 0.02
@@ -115,7 +115,7 @@ async def test_a_turned_photograph_has_outlines_in_its_own_pixels(reading_models
     exif = Image.Exif()
     exif[0x0112] = 6  # Shown turned clockwise by a quarter, which makes the page upright.
     turned = picture(stored, "JPEG", exif=exif, quality=95)
-    async with serving(reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await read_text(channel)(pb.ReadTextRequest(images=[turned]))
     (result,) = answer.results
     assert said(result) == [line.replace(" ", "") for line in LINES]
@@ -139,7 +139,7 @@ async def test_a_photographed_page_is_read_with_few_errors(reading_models):
     light = 0.55 + 0.45 * np.linspace(0, 1, seen.shape[1])[None, :, None]
     seen = cv2.GaussianBlur(seen * light, (0, 0), 1.5) + random.normal(0, 8, seen.shape)
     photograph = picture(seen.clip(0, 255).astype(np.uint8), "JPEG", quality=80)
-    async with serving(reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await read_text(channel)(pb.ReadTextRequest(images=[photograph]))
     assert len(answer.results[0].lines) == len(LINES)
     assert error_rate(answer.results[0]) < 0.05
@@ -153,7 +153,7 @@ async def test_small_print_on_large_pages_is_read(reading_models):
     row = cv2.resize(small[74:106, 20:390], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     block = np.full((1600, 1200, 3), 250, np.uint8)
     block[100 : 100 + 12 * row.shape[0], 80 : 80 + row.shape[1]] = np.tile(row, (12, 1, 1))
-    async with serving(reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", reading_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         detector = served.host.resolve("ppocr_v6_detector", "tensor").batcher
         (large,) = (await read_text(channel)(pb.ReadTextRequest(images=[picture(sheet, compress_level=1)]))).results
         tiles = detector.stats().rows
@@ -184,7 +184,7 @@ async def test_what_is_no_page_takes_its_own_place_only(reading_models, page):
         page,
     ]
     flags = {**ONLY_READERS, "services.vision.max_pixels": 500_000}
-    async with serving(reading_models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", reading_models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await read_text(channel)(pb.ReadTextRequest(images=images))
     codes = [result.error.code for result in answer.results]
     bad = code_pb2.INVALID_ARGUMENT
@@ -199,7 +199,7 @@ async def test_what_is_no_page_takes_its_own_place_only(reading_models, page):
 
 async def test_too_many_pictures_and_none_are_refused(reading_models, page):
     flags = {**ONLY_READERS, "services.vision.max_items": 100}
-    async with serving(reading_models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", reading_models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
         many = pb.ReadTextRequest(images=[pb.Image(content=b"x")] * 10_000)
         words = await refused(read_text(channel)(many), grpc.StatusCode.INVALID_ARGUMENT)
         assert "images: has 10000 items; at most 100 are accepted in one call" in words
@@ -213,7 +213,10 @@ async def test_too_many_pictures_and_none_are_refused(reading_models, page):
 async def test_lines_of_different_calls_share_batches_and_say_the_same(reading_models):
     pixels = page_pixels()
     strips = [picture(pixels[top : top + 46]) for top in (68, 108, 158)]
-    async with serving(reading_models, ONLY_READERS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with (
+        serving("vision", reading_models, ONLY_READERS) as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
         alone = [(await read_text(channel)(pb.ReadTextRequest(images=[strip]))).results[0] for strip in strips]
         batcher = served.host.resolve("ppocr_v6", "read_text").batcher
         before = batcher.stats()
@@ -230,7 +233,10 @@ async def test_lines_of_different_calls_share_batches_and_say_the_same(reading_m
 async def test_a_page_of_many_lines_leaves_room_for_others(reading_models):
     line = page_pixels()[68:108, :400]
     book = np.vstack([np.hstack([line, line, line])] * 40)
-    async with serving(reading_models, ONLY_READERS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with (
+        serving("vision", reading_models, ONLY_READERS) as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
         batcher = served.host.resolve("ppocr_v6", "read_text").batcher
         queued = []
 
@@ -255,7 +261,10 @@ async def test_a_page_of_many_lines_leaves_room_for_others(reading_models):
 async def test_a_deadline_ends_the_call_and_a_caller_who_leaves_costs_no_more(reading_models):
     line = page_pixels()[68:108]
     book = picture(np.vstack([line] * 60))
-    async with serving(reading_models, ONLY_READERS) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with (
+        serving("vision", reading_models, ONLY_READERS) as served,
+        grpc.aio.insecure_channel(served.address) as channel,
+    ):
         batcher = served.host.resolve("ppocr_v6", "read_text").batcher
         started = time.monotonic()
         call = read_text(channel)(pb.ReadTextRequest(images=[book] * 4), timeout=0.5)
@@ -288,7 +297,7 @@ async def test_a_reader_without_its_parts_says_so_and_the_others_serve(reading_m
     add("wrong_output", 'output = "classes"', 'output = "letters"')
     add("few", characters=b"a\nb\n")
     add("damaged", characters=b"\xff\xfe\xff")
-    async with serving(tmp_path) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", tmp_path) as served, grpc.aio.insecure_channel(served.address) as channel:
 
         async def refusal(model):
             request = pb.ReadTextRequest(model=model, images=[page])
@@ -304,7 +313,7 @@ async def test_a_reader_without_its_parts_says_so_and_the_others_serve(reading_m
 
 
 async def test_both_networks_answer_tritonclient(reading_models):
-    async with serving(reading_models, ONLY_READERS) as served:
+    async with serving("vision", reading_models, ONLY_READERS) as served:
         found, read = await asyncio.to_thread(_by_triton, served.address)
     assert found.shape == (2, 1, 64, 96)
     assert ((found >= 0) & (found <= 1)).all()

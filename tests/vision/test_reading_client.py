@@ -3,7 +3,7 @@
 import asyncio
 
 import headrace
-from tests.vision.serving import serving
+from tests.serving import serving
 from tests.vision.test_reading import LINES, ONLY_READERS, PAGE
 
 
@@ -24,7 +24,7 @@ async def test_pages_are_read_by_both_clients(reading_models):
         with headrace.Client(address) as client:
             return client.vision.read_text([PAGE, b"no picture"])
 
-    async with serving(reading_models, ONLY_READERS) as served:
+    async with serving("vision", reading_models, ONLY_READERS) as served:
         check(await asyncio.to_thread(blocking, served.address))
         async with headrace.AsyncClient(served.address) as client:
             check(await client.vision.read_text([PAGE, b"no picture"], model="ppocr_v6@1"))

@@ -12,7 +12,7 @@ import sklearn.datasets
 from PIL import Image
 
 from headrace.vision.v1 import vision_pb2 as pb
-from tests.vision.serving import serving
+from tests.serving import serving
 from tests.vision.test_servicer import classify, embed
 
 PHOTOS = Path(sklearn.datasets.__file__).parent / "images"
@@ -32,7 +32,7 @@ def variants(count):
 
 async def test_photographs_get_sensible_labels(zoo_models):
     photos = [pb.Image(content=(PHOTOS / name).read_bytes()) for name in ("china.jpg", "flower.jpg")]
-    async with serving(zoo_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", zoo_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await classify(channel)(pb.ClassifyRequest(images=photos))
         labels = [[category.label for category in result.categories] for result in answer.results]
         assert any("palace" in label for label in labels[0]), labels
@@ -47,7 +47,7 @@ async def test_photographs_get_sensible_labels(zoo_models):
 
 async def test_64_concurrent_calls_share_batches_and_equal_single_calls(zoo_models):
     images = variants(64)
-    async with serving(zoo_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", zoo_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         batcher = served.host.resolve("efficientnet_lite0", "classify").batcher
         calls = [classify(channel)(pb.ClassifyRequest(images=[image], top_k=1000)) for image in images]
         together = await asyncio.gather(*calls)
@@ -68,7 +68,7 @@ async def test_a_scaled_decode_changes_no_verdict(zoo_models):
         buffer = io.BytesIO()
         Image.fromarray(simplejpeg.decode_jpeg(image.content)).save(buffer, "PNG")
         whole.append(pb.Image(content=buffer.getvalue()))
-    async with serving(zoo_models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", zoo_models) as served, grpc.aio.insecure_channel(served.address) as channel:
         scaled = await embed(channel)(pb.EmbedImagesRequest(images=images))
         exact = await embed(channel)(pb.EmbedImagesRequest(images=whole))
     for one, other in zip(scaled.results, exact.results, strict=True):

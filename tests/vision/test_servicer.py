@@ -10,8 +10,8 @@ from grpc_status import rpc_status
 from PIL import Image
 
 from headrace.vision.v1 import vision_pb2 as pb
+from tests.serving import serving
 from tests.vision import tiny_models
-from tests.vision.serving import serving
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -53,7 +53,7 @@ def models(tmp_path):
 
 
 async def test_labels_are_ranked_and_the_call_has_a_receipt(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = classify(channel)(pb.ClassifyRequest(images=[picture(GREEN), picture(BLUE, "JPEG")]))
         answer = await call
         assert (answer.model.name, answer.model.version) == ("colours", "1")
@@ -69,7 +69,7 @@ async def test_labels_are_ranked_and_the_call_has_a_receipt(models):
 
 
 async def test_embeddings_have_unit_length(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         request = pb.EmbedImagesRequest(images=[picture(), picture((9, 90, 30)), picture((0, 0, 0))])
         answer = await embed(channel)(request)
     vectors = [np.array(result.embedding.values) for result in answer.results]
@@ -80,7 +80,7 @@ async def test_embeddings_have_unit_length(models):
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 3), (1, 1), (2, 2), (3, 3), (1000, 3), (2**31 - 1, 3)])
 async def test_top_k(models, asked, given):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         answer = await classify(channel)(pb.ClassifyRequest(images=[picture()], top_k=asked))
         assert len(answer.results[0].categories) == given
 
@@ -99,7 +99,7 @@ async def test_top_k(models, asked, given):
 )
 async def test_what_a_wrong_call_hears(models, request_, code, words):
     async with (
-        serving(models, {"services.vision.max_items": 4}) as served,
+        serving("vision", models, {"services.vision.max_items": 4}) as served,
         grpc.aio.insecure_channel(served.address) as channel,
     ):
         assert words in await refused(classify(channel)(request_), getattr(grpc.StatusCode, code))
@@ -115,7 +115,7 @@ async def test_each_bad_picture_fails_alone_and_in_its_place(models):
     }
     images = [pb.Image(content=bad[i][0]) if i in bad else picture(BLUE) for i in range(7)]
     async with (
-        serving(models, {"services.vision.max_pixels": 1000}) as served,
+        serving("vision", models, {"services.vision.max_pixels": 1000}) as served,
         grpc.aio.insecure_channel(served.address) as channel,
     ):
         answer = await classify(channel)(pb.ClassifyRequest(images=images))
@@ -137,13 +137,13 @@ async def test_each_bad_picture_fails_alone_and_in_its_place(models):
 
 async def test_default_models(models):
     tiny_models.add_colours(models, "colours2")
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         words = await refused(
             classify(channel)(pb.ClassifyRequest(images=[picture()])), grpc.StatusCode.INVALID_ARGUMENT
         )
         assert words == "model: is empty and there is no default; choose one of: colours, colours2"
     flags = {"services.vision.defaults": {"classify": "colours2"}}
-    async with serving(models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models, flags) as served, grpc.aio.insecure_channel(served.address) as channel:
         assert (await classify(channel)(pb.ClassifyRequest(images=[picture()]))).model.name == "colours2"
 
 
@@ -151,7 +151,7 @@ async def test_a_big_call_never_fills_the_queue(models):
     """300 pictures through a queue of 64 rows, while small calls go on."""
     colours = [(RED, GREEN, BLUE)[index % 3] for index in range(300)]
     images = {colour: picture(colour) for colour in (RED, GREEN, BLUE)}
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         batcher = served.host.resolve("colours", "classify").batcher
         most = 0
         big = asyncio.ensure_future(classify(channel)(pb.ClassifyRequest(images=[images[c] for c in colours], top_k=1)))
@@ -165,7 +165,7 @@ async def test_a_big_call_never_fills_the_queue(models):
 
 
 async def test_a_cancelled_call_drops_its_pictures(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         batcher = served.host.resolve("colours", "classify").batcher
         call = classify(channel)(pb.ClassifyRequest(images=[picture(size=(900, 900))] * 400))
         async with asyncio.timeout(10):
@@ -180,7 +180,7 @@ async def test_a_cancelled_call_drops_its_pictures(models):
 
 
 async def test_a_deadline_ends_a_long_call(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         started = time.monotonic()
         request = pb.ClassifyRequest(images=[picture(size=(900, 900))] * 400)
         await refused(classify(channel)(request, timeout=0.15), grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -188,7 +188,7 @@ async def test_a_deadline_ends_a_long_call(models):
 
 
 async def test_errors_of_a_call_carry_details(models):
-    async with serving(models) as served, grpc.aio.insecure_channel(served.address) as channel:
+    async with serving("vision", models) as served, grpc.aio.insecure_channel(served.address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await classify(channel)(pb.ClassifyRequest())
         info = error_details_pb2.ErrorInfo()

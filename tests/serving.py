@@ -1,6 +1,7 @@
-"""The nlp service on a real port in the test's own event loop."""
+"""A service on a real port in the test's own event loop."""
 
 import contextlib
+import importlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,33 +9,39 @@ from pathlib import Path
 import grpc
 
 from services.chassis import rpc
+from services.chassis.drain import Gate
 from services.chassis.metrics import Metrics
 from services.chassis.models import ModelHost
 from services.chassis.settings import Settings
 from services.chassis.telemetry import Telemetry
-from services.nlp.main import compose
 
 
 @dataclass(frozen=True)
 class Served:
-    """Where the service listens, and what is in it."""
+    """Where the service listens, and what is in it. `servicer`: of the typed service; `gate`: the service's door."""
 
     address: str
     host: ModelHost
+    servicer: object
+    gate: Gate
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    models: Path, flags: dict[str, object] | None = None, mesh: grpc.aio.Channel | None = None, wait: bool = True
+    name: str,
+    models: Path,
+    flags: dict[str, object] | None = None,
+    mesh: grpc.aio.Channel | None = None,
+    wait: bool = True,
 ) -> AsyncIterator[Served]:
-    """`flags` are settings by dotted key, `wait`: until every model is loaded."""
-    defaults = {"services.nlp.defaults": {}, "services.nlp.cores": 2, "models.directory": str(models)}
+    """Serve the service called `name`; `flags` are settings by dotted key, `wait`: until every model is loaded."""
+    defaults = {f"services.{name}.defaults": {}, f"services.{name}.cores": 1, "models.directory": str(models)}
     settings = Settings.load(flags={**defaults, **(flags or {})}, environ={})
-    telemetry = Telemetry("nlp", Metrics())
-    parts = compose(settings, telemetry, mesh)
+    telemetry, gate = Telemetry(name, Metrics()), Gate()
+    parts = importlib.import_module(f"services.{name}.main").compose(settings, telemetry, mesh)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
     for service in parts.services:
-        policy = rpc.Policy(telemetry=telemetry, receipt_headers=service.receipt_headers)
+        policy = rpc.Policy(telemetry=telemetry, receipt_headers=service.receipt_headers, gate=gate)
         server.add_generic_rpc_handlers((rpc.handlers(service.descriptor, service.servicer, policy),))
     server.add_generic_rpc_handlers((rpc.UnknownMethods(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -43,7 +50,7 @@ async def serving(
         await parts.host.loaded()
     await server.start()
     try:
-        yield Served(f"127.0.0.1:{port}", parts.host)
+        yield Served(f"127.0.0.1:{port}", parts.host, parts.services[0].servicer, gate)
     finally:
         await server.stop(0)
         await parts.host.close()
