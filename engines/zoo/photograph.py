@@ -46,9 +46,12 @@ def sees(file: str, label: str, least_probability: float) -> Proof:
 
 
 def _pixels(path: Path, how: manifests.Image) -> Array:
-    """The photograph as [1, 3, height, width] or [1, height, width, 3] float32."""
     with Image.open(path) as opened:
-        image = opened.convert("RGB")
+        return tensor(opened.convert("RGB"), how)
+
+
+def tensor(image: Image.Image, how: manifests.Image) -> Array:
+    """An RGB picture as [1, 3, height, width] or [1, height, width, 3] float32, as the service would make it."""
     ratio = max(how.width / image.width, how.height / image.height) / how.crop
     image = image.resize((round(image.width * ratio), round(image.height * ratio)), _RESAMPLING[how.interpolation])
     left, top = (image.width - how.width) // 2, (image.height - how.height) // 2
