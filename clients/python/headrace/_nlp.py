@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from headrace._errors import from_status
-from headrace._results import Category, ClassifyResult, EmbedResult, Model, Receipt, Results
+from headrace._answers import classified, embedded
+from headrace._results import ClassifyResult, EmbedResult, Model, Receipt, Results
 from headrace._transport import AsyncCaller, Caller, CallOptions, Rpc
 from headrace.nlp.v1 import nlp_pb2
 
@@ -17,36 +17,13 @@ class RankedDocument:
     score: float
 
 
-def _embedded(response: nlp_pb2.EmbedTextsResponse, receipt: Receipt | None) -> Results[EmbedResult]:
-    items = tuple(
-        EmbedResult(
-            tuple(result.embedding.values),
-            result.token_count,
-            from_status(result.error) if result.error.code else None,
-        )
-        for result in response.results
-    )
-    return Results(items, Model(response.model.name, response.model.version), receipt)
-
-
-def _classified(response: nlp_pb2.ClassifyTextResponse, receipt: Receipt | None) -> Results[ClassifyResult]:
-    items = tuple(
-        ClassifyResult(
-            tuple(Category(found.label, found.score, found.index) for found in result.categories),
-            from_status(result.error) if result.error.code else None,
-        )
-        for result in response.results
-    )
-    return Results(items, Model(response.model.name, response.model.version), receipt)
-
-
 def _ranked(response: nlp_pb2.RerankResponse, receipt: Receipt | None) -> Results[RankedDocument]:
     items = tuple(RankedDocument(result.index, result.score) for result in response.results)
     return Results(items, Model(response.model.name, response.model.version), receipt)
 
 
-_EMBED = Rpc("/headrace.nlp.v1.NlpService/Embed", nlp_pb2.EmbedTextsResponse, _embedded)
-_CLASSIFY = Rpc("/headrace.nlp.v1.NlpService/ClassifyText", nlp_pb2.ClassifyTextResponse, _classified)
+_EMBED = Rpc("/headrace.nlp.v1.NlpService/Embed", nlp_pb2.EmbedTextsResponse, embedded)
+_CLASSIFY = Rpc("/headrace.nlp.v1.NlpService/ClassifyText", nlp_pb2.ClassifyTextResponse, classified)
 _RERANK = Rpc("/headrace.nlp.v1.NlpService/Rerank", nlp_pb2.RerankResponse, _ranked)
 
 

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from headrace._answers import classified, embedded
 from headrace._errors import HeadraceError, from_status
 from headrace._images import ImageSource, as_list, in_memory, read_all
-from headrace._results import Category, ClassifyResult, EmbedResult, Model, Receipt, Results
+from headrace._results import ClassifyResult, EmbedResult, Model, Receipt, Results
 from headrace._transport import AsyncCaller, Caller, CallOptions, Rpc
 from headrace.vision.v1 import vision_pb2
 
@@ -36,29 +37,6 @@ class ReadTextResult:
         return "".join(f"{line.text}\n" for line in self.lines)
 
 
-def _classified(response: vision_pb2.ClassifyResponse, receipt: Receipt | None) -> Results[ClassifyResult]:
-    items = tuple(
-        ClassifyResult(
-            tuple(Category(found.label, found.score, found.index) for found in result.categories),
-            from_status(result.error) if result.error.code else None,
-        )
-        for result in response.results
-    )
-    return Results(items, Model(response.model.name, response.model.version), receipt)
-
-
-def _embedded(response: vision_pb2.EmbedImagesResponse, receipt: Receipt | None) -> Results[EmbedResult]:
-    items = tuple(
-        EmbedResult(
-            tuple(result.embedding.values),
-            result.token_count,
-            from_status(result.error) if result.error.code else None,
-        )
-        for result in response.results
-    )
-    return Results(items, Model(response.model.name, response.model.version), receipt)
-
-
 def _text_read(response: vision_pb2.ReadTextResponse, receipt: Receipt | None) -> Results[ReadTextResult]:
     items = tuple(
         ReadTextResult(
@@ -73,9 +51,8 @@ def _text_read(response: vision_pb2.ReadTextResponse, receipt: Receipt | None) -
     return Results(items, Model(response.model.name, response.model.version), receipt)
 
 
-_CLASSIFY = Rpc("/headrace.vision.v1.VisionService/Classify", vision_pb2.ClassifyResponse, _classified)
-_EMBED = Rpc("/headrace.vision.v1.VisionService/Embed", vision_pb2.EmbedImagesResponse, _embedded)
-
+_CLASSIFY = Rpc("/headrace.vision.v1.VisionService/Classify", vision_pb2.ClassifyResponse, classified)
+_EMBED = Rpc("/headrace.vision.v1.VisionService/Embed", vision_pb2.EmbedImagesResponse, embedded)
 _READ_TEXT = Rpc("/headrace.vision.v1.VisionService/ReadText", vision_pb2.ReadTextResponse, _text_read)
 
 
