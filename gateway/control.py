@@ -19,7 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collector
 from prometheus_client import generate_latest
 
-from gateway import open_inference, otlp, runfile
+from gateway import model_service, open_inference, otlp, runfile
 from gateway.ads import AdsServer
 from gateway.envoy.bootstrap import bootstrap_json
 from gateway.envoy.render import render
@@ -134,11 +134,12 @@ class Control:
         to_come = self._settings.models.pull
         mesh_wide = open_inference.MeshOpenInference(self.state, self._channels, self.ready, to_come)
         private = control_pb2.DESCRIPTOR.services_by_name["ControlService"]
-        public = [*self._typed_services(), open_inference.SERVICE, health.SERVICE]
+        public = [*self._typed_services(), model_service.SERVICE, open_inference.SERVICE, health.SERVICE]
         server.add_generic_rpc_handlers(
             (
                 self._ads.handler(),
                 rpc.handlers(open_inference.SERVICE, mesh_wide, policy),
+                rpc.handlers(model_service.SERVICE, model_service.ModelService(self.state, self._channels), policy),
                 rpc.handlers(health.SERVICE, self._health, policy),
                 *reflection.reflection_handlers(public, policy),
                 rpc.handlers(private, TraceService(self.store), policy),

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from gateway.rollout import Rollout
 from gateway.state import READY, MeshState
 from gateway.watch import CALL_SECONDS, Channels, inference_stub
 from headrace.inference import open_inference_pb2 as pb
@@ -35,6 +36,7 @@ class MeshOpenInference:
         self._fetched = fetched
         self._channels = channels
         self._ready = ready
+        self._rollout = Rollout(state, channels)
         try:
             self._version = metadata.version("headrace-mesh")
         except metadata.PackageNotFoundError:
@@ -76,6 +78,18 @@ class MeshOpenInference:
                     continue  # a replica that is away has no statistics either
                 merged.model_stats.extend(part.model_stats)
         return merged
+
+    async def RepositoryModelLoad(self, request: Any, call: Call) -> Any:
+        """Load a model on every replica of the service that holds it."""
+        self._named(request)
+        await self._rollout.change("RepositoryModelLoad", request, call)
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(self, request: Any, call: Call) -> Any:
+        """Unload a model on every replica of the service that holds it."""
+        self._named(request)
+        await self._rollout.change("RepositoryModelUnload", request, call)
+        return pb.RepositoryModelUnloadResponse()
 
     async def ModelReady(self, request: Any, call: Call) -> Any:
         """Ask the service that holds the model, or refuse."""
@@ -119,6 +133,10 @@ class MeshOpenInference:
         if service is None:
             self._refuse(field, name)
         return self._channels.get(self._state.endpoints(service)[0])
+
+    def _named(self, request: Any) -> None:
+        if not request.model_name:
+            self._refuse("model_name", "")
 
     def _refuse(self, field: str, name: str) -> NoReturn:
         raise self.refusal(field, name)

@@ -36,6 +36,14 @@ class Replica:
     problem: str = "not reached yet"
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One model: the service that holds it, and what each of its replicas, by endpoint, says of its versions."""
+
+    service: str
+    replicas: Mapping[str, tuple[ModelEntry, ...]]
+
+
 @dataclass(slots=True)
 class MeshState:
     """The services of the mesh and their replicas, by endpoint."""
@@ -105,7 +113,23 @@ class MeshState:
                 known = best.get((entry.name, entry.version))
                 if known is None or (entry.state == READY and known.state != READY):
                     best[entry.name, entry.version] = entry
-        return [best[key] for key in sorted(best)]
+        return [best[key] for key in sorted(best, key=lambda key: (key[0], version_number(key[1])))]
+
+    def held(self, name: str) -> Held | None:
+        """Return who holds a model and how it stands there; None when nobody does."""
+        service = self.models().get(name)
+        node = next((node for node in self.nodes if node.name == service), None)
+        if node is None:
+            return None
+        replicas = {
+            endpoint: tuple(entry for entry in self._replicas[endpoint].models if entry.name == name)
+            for endpoint in node.endpoints
+        }
+        return Held(node.name, MappingProxyType(replicas))
+
+    def reached(self, endpoint: str) -> bool:
+        """Say whether a replica answers."""
+        return self._replicas[endpoint].serving
 
     def extensions(self) -> list[str]:
         """Return the Open Inference extensions that every reached service announces."""
@@ -124,7 +148,7 @@ class MeshState:
                 name=self.names.get(endpoint, node.name),
                 endpoint=endpoint,
                 ready=replica.serving and replica.settled,
-                models={entry.name: entry.state for entry in replica.models},
+                models=_states(replica.models),
                 problem=replica.problem if not replica.serving else "" if replica.settled else "it loads its models",
             )
             for node in self.nodes
@@ -133,3 +157,17 @@ class MeshState:
 
     def _entries(self, node: ServiceNode) -> list[ModelEntry]:
         return [entry for endpoint in node.endpoints for entry in self._replicas[endpoint].models]
+
+
+def version_number(version: str) -> int:
+    """Return a version as the number that versions are ordered by; 0 for a model without one."""
+    return int(version) if version.isdecimal() else 0
+
+
+def _states(entries: tuple[ModelEntry, ...]) -> dict[str, str]:
+    """Each model by its best version: READY while any is, else as the highest one stands."""
+    states: dict[str, str] = {}
+    for entry in entries:
+        if states.get(entry.name) != READY:
+            states[entry.name] = entry.state
+    return states

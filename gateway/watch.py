@@ -72,7 +72,7 @@ async def _follow_health(state: MeshState, endpoint: str, channel: grpc.aio.Chan
             async for response in stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
                 serving = response.status == health_pb2.HealthCheckResponse.SERVING
                 if serving:
-                    await _read_models(state, endpoint, channel)
+                    await read_models(state, endpoint, channel)
                     await _read_extensions(state, endpoint, channel)
                 problem = "" if serving else "it is not ready"
                 await state.update(endpoint, serving=serving, problem=problem)
@@ -86,11 +86,11 @@ async def _follow_health(state: MeshState, endpoint: str, channel: grpc.aio.Chan
 async def _follow_models(state: MeshState, endpoint: str, channel: grpc.aio.Channel) -> None:
     """Models come and go, so the index is read anew; the last known one stays while the replica is away."""
     while True:
-        settled = await _read_models(state, endpoint, channel)
+        settled = await read_models(state, endpoint, channel)
         await asyncio.sleep(_INDEX_SECONDS if settled else _STARTING_SECONDS)
 
 
-async def _read_models(state: MeshState, endpoint: str, channel: grpc.aio.Channel) -> bool:
+async def read_models(state: MeshState, endpoint: str, channel: grpc.aio.Channel) -> bool:
     """Ask a replica for its models; return whether it has loaded those that it found when it started."""
     stub = inference_stub(channel)
     try:

@@ -46,6 +46,7 @@ _COMPRESSED = route_components_pb2.HeaderMatcher(
     invert_match=True,
     treat_missing_header_as_empty=False,
 )
+_EVERYWHERE = ("RepositoryModelLoad", "RepositoryModelUnload")  # about one model, on every replica of its service
 _STANDING = (  # control's streams that live as long as their caller
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/",
@@ -121,6 +122,8 @@ def _lanes(snapshot: Snapshot) -> Iterator[_Lane]:
     # Envoy cannot look into a compressed message. With one service holding every model it need not.
     blind = holders.pop() if len(holders) == 1 else CONTROL
     yield _Lane("compressed:stream", blind, path=infer_stream, streaming=True, compressed=True)
+    for method in _EVERYWHERE:
+        yield _Lane(f"control:{method}", CONTROL, path=f"/{OPEN_INFERENCE}/{method}")
     for method in model_fields():
         yield _Lane("compressed", blind, path=f"/{OPEN_INFERENCE}/{method}", compressed=True)
     for model, owner in sorted(snapshot.models.items()):
@@ -242,7 +245,7 @@ def _rest(path: str) -> route_components_pb2.RouteMatch:
     if "{" not in path:
         return route_components_pb2.RouteMatch(path=path)
     parts = re.split(r"\{[^}]*\}", path)
-    pattern = regex_pb2.RegexMatcher(regex="[^/]+".join(re.escape(part) for part in parts))
+    pattern = regex_pb2.RegexMatcher(regex="[^/:]+".join(re.escape(part) for part in parts))
     return route_components_pb2.RouteMatch(safe_regex=pattern)
 
 

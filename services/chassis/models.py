@@ -12,20 +12,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
+from engines.manifest import MODEL_NAME
 from engines.repository import Entry, Repository
 from engines.strict_toml import ConfigError
-from engines.work import (
-    BatcherClosed,
-    BatcherError,
-    DeadlineExpired,
-    EnginesLost,
-    ItemFailed,
-    Outcome,
-    QueueFull,
-    Work,
-)
+from engines.work import BatcherError, EnginesLost, Outcome, Work
 from services.chassis import errors
-from services.chassis.errors import ServiceError
+from services.chassis.batcher_errors import translated
 from services.chassis.model_loading import Departures, Loader, ObserverFactory, give_up
 from services.chassis.model_table import LOADING, LoadedModel, ModelTable, State
 from services.chassis.repository_view import HostOptions, RepositoryView
@@ -51,6 +43,7 @@ class ModelHost:
         self._table = ModelTable(options.defaults, lambda name: name in options.awaited and name not in view.seen)
         self._departures = Departures()
         self._gone: set[tuple[str, str]] = set()
+        self._touched: set[str] = set()
         self._arrived: Callable[[LoadedModel], None] = lambda _model: None
         self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -132,7 +125,7 @@ class ModelHost:
             if isinstance(error, EnginesLost) and model.state == "READY":
                 give_up(model, "its engines have stopped; the service must be restarted")
                 self._table.choose(model.name)
-            raise _translated(error, model, work, started) from error
+            raise translated(error, model, work, started) from error
         model.stats.answered(outcome)
         return outcome
 
@@ -173,6 +166,10 @@ class ModelHost:
     async def _load(self, name: str, version: str) -> LoadedModel:
         async with self._changing:
             known = {name} & self._table.names
+            if not MODEL_NAME.fullmatch(name):
+                self._table.missing(name)
+            # What else has changed in the folder is not seen as a change any more.
+            self._touched |= known
             found = [entry for entry in await self._view.entries({name}) if entry.manifest is not None or known]
             if not found:
                 self._table.missing(name)
@@ -207,7 +204,8 @@ class ModelHost:
         for name in table.names - seen - set(self._options.models):
             if all(model.state == "UNAVAILABLE" for model in table.versions(name)):
                 self._drop(name)
-        changed = await self._view.changed(table.names & seen)
+        changed = await self._view.changed(table.names & seen) | (self._touched & table.names & seen)
+        self._touched.clear()
         anew = (fresh - table.names) | {name for name in changed if self._broken(name)}
         if not anew | changed:
             return []
@@ -298,20 +296,3 @@ class ModelHost:
         elif not serves:
             self._table.choose(model.name)
         return loaded
-
-
-def _translated(error: BatcherError, model: LoadedModel, work: Work, started: float) -> ServiceError:
-    """The one table from the batcher's errors to the callers'."""
-    match error:
-        case QueueFull():
-            return errors.queue_full(model.name, error.retry_after)
-        case DeadlineExpired():
-            return errors.deadline_exceeded(f"model {model.name}", work.deadline - started)
-        case ItemFailed():
-            return errors.engine_failed(model.name)
-        case EnginesLost():
-            return errors.model_unavailable(model.name, model.reason)
-        case BatcherClosed():
-            return errors.draining()
-        case _:
-            return errors.internal("")

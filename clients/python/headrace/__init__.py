@@ -33,6 +33,7 @@ from headrace._errors import (
     Unknown,
 )
 from headrace._images import ImageSource
+from headrace._models import AsyncModels, ModelInfo, Models, ModelVersion
 from headrace._nlp import AsyncNlp, Nlp, RankedDocument
 from headrace._recommendation import AsyncRecommendation, Item, Ranking, Recommendation
 from headrace._results import Category, ClassifyResult, EmbedResult, Model, Receipt, Results
@@ -52,6 +53,7 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncModels",
     "AsyncNlp",
     "AsyncRecommendation",
     "AsyncResponses",
@@ -74,6 +76,9 @@ __all__ = [
     "InvalidArgument",
     "Item",
     "Model",
+    "ModelInfo",
+    "ModelVersion",
+    "Models",
     "Nlp",
     "NotFound",
     "OutOfRange",

@@ -5,6 +5,7 @@ from typing import Self
 
 import grpc
 
+from headrace._models import AsyncModels, Models
 from headrace._nlp import AsyncNlp, Nlp
 from headrace._recommendation import AsyncRecommendation, Recommendation
 from headrace._speech import AsyncSpeech, Speech
@@ -40,6 +41,7 @@ class Client:
         self.speech = Speech(self._caller)
         self.nlp = Nlp(self._caller)
         self.recommendation = Recommendation(self._caller)
+        self.models = Models(self._caller)
 
     def close(self) -> None:
         """Close the channel; calls in flight end."""
@@ -71,6 +73,7 @@ class AsyncClient:
         self.speech = AsyncSpeech(self._caller)
         self.nlp = AsyncNlp(self._caller)
         self.recommendation = AsyncRecommendation(self._caller)
+        self.models = AsyncModels(self._caller)
 
     async def close(self) -> None:
         """Close the channel; calls in flight end."""
