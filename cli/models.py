@@ -1,19 +1,23 @@
-"""`headrace models`: fetch the zoo's models, list and check what is in the repository, add one's own."""
+"""`headrace models`: fetch the zoo's models, list and check what is in the repository, add one's own, (un)load them."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import quantize, train
+from cli.call.session import Gateway, Timeout, calling
 from cli.failure import fail, one_line
 from engines.strict_toml import ConfigError
 from engines.zoo import registry
 from engines.zoo.errors import ZooError
 from services.chassis.settings import Settings
 
-app = typer.Typer(help="Fetch, list, check and add models.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from headrace import ModelInfo
+
+app = typer.Typer(help="Fetch, list, check, add, load and unload models.", no_args_is_help=True)
 app.add_typer(train.app, name="train")
 app.command()(quantize.quantize)
 
@@ -73,6 +77,42 @@ def list_models(config: Config = None, models: Models = None) -> None:
 
     with one_line(ConfigError):
         models_table.show(models_directory(config, models))
+
+
+@app.command()
+def load(
+    name: Annotated[str, typer.Argument(help='"name" for the highest version in the repository, or "name@version".')],
+    *,
+    gateway: Gateway = "",
+    timeout: Timeout = 120.0,
+) -> None:
+    """Have the running mesh load a model, or a version, on every replica, and wait until it serves."""
+    model, _, version = name.partition("@")
+    with calling(gateway, timeout) as session:
+        _tell(session.client.models.load(model, version))
+
+
+@app.command()
+def unload(
+    name: Annotated[str, typer.Argument(help='"name" for the whole model, or "name@version".')],
+    *,
+    gateway: Gateway = "",
+    timeout: Timeout = 120.0,
+) -> None:
+    """Have the running mesh unload a model, or a version, once its calls in flight have ended."""
+    model, _, version = name.partition("@")
+    with calling(gateway, timeout) as session:
+        _tell(session.client.models.unload(model, version))
+
+
+def _tell(model: "ModelInfo") -> None:
+    """One line a version, and who answers now."""
+    for version in model.versions:
+        reason = f" ({version.reason})" if version.reason else ""
+        replicas = f", {version.ready_replicas} of {version.replicas} replicas" if version.replicas > 1 else ""
+        typer.echo(f"{model.name}@{version.version}: {version.state.lower()}{replicas}{reason}")
+    answers = f"version {model.default_version} answers" if model.default_version else "no version answers"
+    typer.echo(f"{model.name}: {answers}")
 
 
 @app.command()
