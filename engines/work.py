@@ -2,6 +2,7 @@
 
 BatcherError
 ├── QueueFull           refused at the door; try again after `retry_after`
+├── DeadlineUnmeetable  the work's deadline would pass before its answer is there; try again after `retry_after`
 ├── DeadlineExpired     the work's deadline passed before its answer was there
 ├── ItemFailed          the engine failed on this very work; `__cause__` is the EngineError
 └── BatcherClosed       the batcher takes no more work
@@ -30,6 +31,14 @@ class QueueFull(BatcherError):
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"the queue is full, retry after {retry_after:.3f} s")
+        self.retry_after = retry_after
+
+
+class DeadlineUnmeetable(BatcherError):
+    """The engine's times say that the answer would be late. `retry_after`: seconds until it probably would not."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"the deadline cannot be met, retry after {retry_after:.3f} s")
         self.retry_after = retry_after
 
 
