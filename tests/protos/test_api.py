@@ -11,6 +11,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from headrace.common.v1 import common_pb2
 from headrace.inference import open_inference_pb2
+from headrace.model.v1 import model_pb2
 from headrace.nlp.v1 import nlp_pb2
 from headrace.recommendation.v1 import recommendation_pb2
 from headrace.speech.v1 import speech_pb2
@@ -52,6 +53,20 @@ def test_every_response_names_its_model() -> None:
         # A stream's first message carries the model in its configuration.
         asked = speech_pb2.StreamingConfig.DESCRIPTOR if method.client_streaming else method.input_type
         assert asked.fields_by_name["model"].type == FieldDescriptor.TYPE_STRING, method.full_name
+
+
+def test_the_model_service_is_rest_over_the_models_names() -> None:
+    (service,) = model_pb2.DESCRIPTOR.services_by_name.values()
+    rules = {method.name: method.GetOptions().Extensions[annotations_pb2.http] for method in service.methods}
+    assert {name: (rule.get or rule.post, rule.body) for name, rule in rules.items()} == {
+        "ListModels": ("/v1/models", ""),
+        "GetModel": ("/v1/models/{name}", ""),
+        "LoadModel": ("/v1/models/{name}:load", "*"),
+        "UnloadModel": ("/v1/models/{name}:unload", "*"),
+        "SetTraffic": ("/v1/models/{name}:setTraffic", "*"),
+    }
+    assert {"page_size", "page_token"} == set(model_pb2.ListModelsRequest.DESCRIPTOR.fields_by_name)
+    assert "next_page_token" in model_pb2.ListModelsResponse.DESCRIPTOR.fields_by_name
 
 
 def _triton(name: str):
