@@ -62,7 +62,7 @@ def _show(outcome: "Outcome", original: str) -> None:
 
     rows: list[tuple[str, str, str]] = []
     for number, tried in enumerate(outcome.tried, 1):
-        rows.append((f"method {number}", tried.method, ""))
+        rows.append((f"method {number}", "", tried.method))
         rows += [(name, f"{value:.4f}", "counts against the tolerance") for name, value in tried.figures.losses.items()]
         rows += [(name, f"{value:.4f}", "") for name, value in tried.figures.others.items()]
         speed = tried.speed

@@ -13,6 +13,7 @@ from typing import Final
 from engines.base import Engine, EngineError, EngineLoadError, Tensors
 from engines.manifest import Manifest
 from engines.onnx import OnnxEngine
+from engines.tuning import machine
 from engines.tuning.inputs import Inputs
 from engines.zoo.errors import ZooError
 
@@ -90,11 +91,24 @@ def best(measured: Sequence[Measured]) -> Measured:
     return min(good, key=lambda item: (item.arrangement.rows, item.arrangement.instances, -item.rate))
 
 
-def measure(plan: Plan) -> tuple[list[Measured], Mapping[str, int]]:
-    """Measure every arrangement; also return the sizes of open dimensions. Raises ZooError."""
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Every arrangement; `sizes` of the inputs' open dimensions; `others`: share of the cores that other work took."""
+
+    measured: list[Measured]
+    sizes: Mapping[str, int]
+    others: float
+
+
+def measure(plan: Plan) -> Measurement:
+    """Measure every arrangement. Raises ZooError."""
     with ExitStack() as opened:
         bench = _Bench(plan, opened)
-        return _rounds(plan, bench), bench.inputs.sizes
+        (all_before, own_before), begun = machine.busy(), time.monotonic()
+        measured = _rounds(plan, bench)
+        (all_after, own_after), seconds = machine.busy(), time.monotonic() - begun
+        foreign = (all_after - all_before) - (own_after - own_before)
+        return Measurement(measured, bench.inputs.sizes, max(0.0, foreign / (seconds * machine.cores())))
 
 
 class _Bench:

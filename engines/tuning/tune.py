@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from engines.backends import MODEL_FILE
 from engines.manifest import Instances
@@ -12,6 +13,9 @@ from engines.repository import Entry, Repository
 from engines.tuning import machine, record
 from engines.tuning.measure import Measured, Plan, best, measure
 from engines.zoo.errors import ZooError
+
+#: Other work that takes more than this share of the cores is told.
+_QUIET: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ def plan(entry: Entry, cores: int, version: str = "") -> Plan:
 
 def tune(wish: Plan) -> Tuned:
     """Measure, and keep the best arrangement of each version beside it. Raises ZooError."""
-    measured, sizes = measure(wish)
+    done = measure(wish)
+    measured = done.measured
     winners = {
         number: best([item for item in measured if item.arrangement.version == number]) for number in wish.versions
     }
@@ -76,7 +81,13 @@ def tune(wish: Plan) -> Tuned:
         )
         record.write(folder, tuning)
     precisions = {number: _precision(wish, number) for number in wish.versions}
-    return Tuned(tuple(measured), winners, precisions, sizes, tuple(_notes(wish, winners, precisions)))
+    notes = _notes(wish, winners, precisions)
+    if done.others > _QUIET:
+        notes.append(
+            f"other work took {done.others:.0%} of the machine's cores meanwhile, so these figures are doubtful:"
+            " tune again when it is quiet"
+        )
+    return Tuned(tuple(measured), winners, precisions, done.sizes, tuple(notes))
 
 
 def _precision(wish: Plan, version: int) -> str:

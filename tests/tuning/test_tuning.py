@@ -1,6 +1,7 @@
 """Tuning with real, tiny networks on the real ONNX Runtime: what is measured, kept and used, and what is refused."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,15 @@ def test_a_file_that_cannot_be_replaced_is_one_line(models: Path) -> None:
     (models / "mixer" / "1" / "tuning.toml").mkdir()
     assert "cannot write" in refused(tuned(models))
     assert [path.name for path in sorted((models / "mixer" / "1").iterdir())] == ["model.onnx", "tuning.toml"]
+
+
+def test_what_other_processes_take_is_seen() -> None:
+    (all_before, own_before), begun = machine.busy(), time.monotonic()
+    while time.monotonic() - begun < 0.3:
+        pass
+    all_after, own_after = machine.busy()
+    assert own_after > own_before
+    assert all_after - all_before >= own_after - own_before - 0.05, "own work is part of all"
 
 
 def test_layouts_fill_the_cores() -> None:
