@@ -12,6 +12,7 @@ from engines.batcher import Batcher
 from engines.repository import Entry, LoadedEngines, NoSuchVersion
 from engines.strict_toml import ConfigError
 from engines.work import BatchReport
+from services.chassis import memory
 from services.chassis.model_table import LoadedModel
 from services.chassis.tensors import TensorCodec
 
@@ -22,6 +23,8 @@ ObserverFactory = Callable[[str, str], Callable[[BatchReport], None]]
 #: Seconds that calls may go on using a version that has been replaced; no unary call lives longer by default.
 _HOLD_SECONDS: Final = 300.0
 _HOLD_POLL: Final = 0.02
+#: What opening a network takes at its peak: the file and the engine's own copy of the weights.
+_MEMORY_FOR_A_BYTE: Final = 2
 
 
 class Loader:
@@ -32,9 +35,14 @@ class Loader:
         self._cores = cores
         self._observer = observer
 
-    async def load(self, entry: Entry, model: LoadedModel) -> bool:
-        """Make `model` READY, or UNAVAILABLE with the reason; return which."""
+    async def load(self, entry: Entry, model: LoadedModel, *, beside: bool = False) -> bool:
+        """Make `model` READY, or UNAVAILABLE with the reason; return which.
+
+        `beside`: others serve already, so rather than have the process killed for want of memory it is refused.
+        """
         try:
+            if beside:
+                _check_memory(model)
             await self._load(entry, model)
         except (ConfigError, EngineLoadError, EngineError, NoSuchVersion) as error:
             give_up(model, str(error))
@@ -107,6 +115,17 @@ def give_up(model: LoadedModel, reason: str) -> None:
     """Note that a version does not serve, and why."""
     model.state, model.reason = "UNAVAILABLE", reason
     logger.error("model %s@%s is not served: %s", model.name, model.version, reason)
+
+
+def _check_memory(model: LoadedModel) -> None:
+    """Raise EngineLoadError where a version would not fit into what is left."""
+    weights = sum(size for name, size, _, _ in model.files if "/" in name)
+    needed, left = weights * _MEMORY_FOR_A_BYTE, memory.available()
+    if needed > left:
+        raise EngineLoadError(
+            f"it needs about {needed / 1e6:.0f} MB of memory and {left / 1e6:.0f} MB are left; "
+            f"unload a version that nobody calls, then load it"
+        )
 
 
 async def _leave(model: LoadedModel) -> None:

@@ -278,7 +278,7 @@ class ModelHost:
         for entry, model in queue:
             if not any(known is model for known in self._table.versions(model.name)):
                 continue  # A caller had it loaded meanwhile.
-            if await self._loader.load(entry, model):
+            if await self._loader.load(entry, model, beside=self._settled.is_set()):
                 self._arrived(model)
             self._table.choose(model.name)
 
@@ -287,7 +287,7 @@ class ModelHost:
         serves = before is not None and before.state == "READY"
         if not serves:
             self._table.take(model)
-        loaded = await self._loader.load(entry, model)
+        loaded = await self._loader.load(entry, model, beside=self._settled.is_set())
         if loaded:
             self._table.take(model)
             self._arrived(model)

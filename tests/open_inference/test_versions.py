@@ -11,6 +11,7 @@ import pytest
 
 from engines.repository import Repository
 from engines.work import Work
+from services.chassis import memory
 from services.chassis.errors import ServiceError
 from services.chassis.models import HostOptions, ModelHost
 from tests.chassis.multiples import add_version, network, remove_version
@@ -221,6 +222,19 @@ async def test_loading_takes_changed_files_behind_the_calls_or_says_why_not(tmp_
         assert outcome.outputs["y"][0, 0] == 5.0
         await until(lambda: before.batcher is None)
         assert after is not before
+
+
+async def test_a_version_that_would_not_fit_into_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    add_version(tmp_path, 1)
+    async with host(tmp_path) as one:
+        size = len(network(2))
+        monkeypatch.setattr(memory, "available", lambda: 2.0 * size - 1)
+        add_version(tmp_path, 2)
+        assert "MB are left; unload a version" in (await refused(one.load("times"))).message
+        assert await ask(one) == "1"
+        monkeypatch.setattr(memory, "available", lambda: 2.0 * size)
+        await one.load("times")
+        assert await ask(one) == "2"
 
 
 async def test_a_hundred_swaps_under_load_fail_no_call(tmp_path):
