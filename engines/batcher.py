@@ -11,14 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import Final
 
 from engines import scheduler
 from engines.alarm import Alarm
 from engines.base import Engine, EngineError
 from engines.chunks import join, split
-from engines.costs import CostCurve
 from engines.intake import Intake
+from engines.pace import Pace, bounded
 from engines.waiting import Ticket, WaitingLine, fail_all, padding_ratio, scatter, sort_out
 from engines.work import (
     BatcherClosed,
@@ -28,6 +27,7 @@ from engines.work import (
     BatchReport,
     BatchTiming,
     DeadlineExpired,
+    DeadlineUnmeetable,
     Deferred,
     EnginesLost,
     ItemFailed,
@@ -46,6 +46,7 @@ __all__ = [
     "BatcherError",
     "BatcherStats",
     "DeadlineExpired",
+    "DeadlineUnmeetable",
     "Deferred",
     "EnginesLost",
     "ItemFailed",
@@ -55,11 +56,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-#: Where a row costs an engine less, the hand-over of a batch costs more than a better size of it could save.
-_ROW_SECONDS_WORTH_CARE: Final = 0.0003
-_RETRY_AFTER_MIN: Final = 0.01
-_RETRY_AFTER_MAX: Final = 10.0
 
 
 class Batcher:
@@ -76,10 +72,9 @@ class Batcher:
             raise ValueError("a batcher needs at least one engine")
         signature = engines[0].signature
         self._batchable = signature.batchable
-        # Where rows differ in size, the cost of a row says nothing about the number of rows.
-        self._rows_are_alike = all(isinstance(size, int) for spec in signature.inputs for size in spec.shape[1:])
+        alike = all(isinstance(size, int) for spec in signature.inputs for size in spec.shape[1:])
+        self._pace = Pace(rows_are_alike=alike)
         self._intake = Intake(signature)
-        self._costs = CostCurve()
         self._limits = limits if signature.batchable else replace(limits, max_rows=1, max_tokens=None)
         self._on_batch = on_batch
         rows = self._limits.max_rows
@@ -145,7 +140,7 @@ class Batcher:
     def stats(self) -> BatcherStats:
         """Return what the batcher has done and what it holds."""
         counts = (self._batches, self._rows, self._failed)
-        return BatcherStats(len(self._idle) + len(self._running), self.queued_rows, self.running_rows, *counts)
+        return BatcherStats(self._engines(), self.queued_rows, self.running_rows, *counts)
 
     async def submit(self, work: Work) -> Outcome:
         """Compute `work`. Raises BatcherError, ValueError when the inputs are not what the signature says, or whatever
@@ -160,7 +155,9 @@ class Batcher:
         if work.deadline <= arrived:
             raise DeadlineExpired("the deadline had passed when the work arrived")
         if not scheduler.admit(self._line.rows, work.rows, self._limits):
-            raise QueueFull(self._retry_after())
+            raise QueueFull(self._pace.retry_after(self._line.rows, self._engines()))
+        if not self._idle:
+            self._refuse_late(work, tokens or work.rows, arrived)
         rows = scheduler.chunk_rows(work.rows, tokens, self._limits)
         if rows < work.rows:
             return await self._submit_chunks(work, rows, group, arrived)
@@ -176,6 +173,14 @@ class Batcher:
             self._line.abandon(ticket)
             self._note_drained()
             raise
+
+    def _refuse_late(self, work: Work, size: int, now: float) -> None:
+        """Refuse what would be late although all engines work without a pause: nobody would wait for its answer."""
+        if self._pace.surely_in_time(self._line.size + size, work.deadline - now):
+            return
+        ahead = self._line.ahead(scheduler.urgency(now, work.deadline))
+        if late := self._pace.misses_by(size, ahead, work.deadline, now):
+            raise DeadlineUnmeetable(bounded(late))
 
     def _enqueue(self, work: Work, group: Hashable, tokens: int, arrived: float) -> Ticket:
         ticket = Ticket(work, group, tokens, arrived, self._loop.create_future())
@@ -220,18 +225,21 @@ class Batcher:
                 [ticket for ticket in tickets if ticket.deadline <= now], DeadlineExpired("expired in a failed batch")
             )
             return [ticket for ticket in tickets if ticket.deadline > now]
-        chosen = self._line.take(self._limits, now, self._share())
+        chosen = self._line.take(self._limits, now, self._share(), self._pace.curve)
         if chosen.expired:
             fail_all(chosen.expired, DeadlineExpired("the deadline passed while the work waited"))
+        for ticket in chosen.late:
+            ticket.fail(DeadlineUnmeetable(self._pace.retry_after(self._line.rows, self._engines())))
         return chosen.take
 
     def _share(self) -> int | None:
         """Return how many rows the next batch should have at most, where less than all it may have."""
-        if self._costs.row_seconds < _ROW_SECONDS_WORTH_CARE:
+        if not self._pace.sizes_matter:
             return None
-        engines = len(self._idle) + len(self._running)
-        share = scheduler.fair_share(self._line.rows + self.running_rows, engines)
-        return min(share, self._costs.rows_worth_running(self._limits.max_rows)) if self._rows_are_alike else share
+        return self._pace.share(self._line.rows + self.running_rows, self._engines(), self._limits.max_rows)
+
+    def _engines(self) -> int:
+        return len(self._idle) + len(self._running)
 
     def _hand_over(self, tickets: list[Ticket]) -> None:
         worker = self._idle.popleft()
@@ -248,11 +256,13 @@ class Batcher:
             self._pump()
             self._answer(rest, batch_id, ran)
 
+        self._pace.begins(worker, sum([ticket.tokens or ticket.rows for ticket in tickets]), time.monotonic())
         worker.run(works, finished)
 
     def _release(self, worker: EngineWorker, tickets: list[Ticket], ran: Ran) -> list[Ticket]:
         """Make the engine free for the next batch, settle what failed; return the members that were computed."""
         self._running.pop(worker, None)
+        self._pace.ends(worker)
         prepared = ran.prepared
         if prepared.spans or prepared.failures:
             tickets = sort_out(tickets, prepared.spans, prepared.failures)
@@ -272,7 +282,8 @@ class Batcher:
             timing = BatchTiming(batch_id, ran.prepared.rows, len(tickets), padding, ran.started, ran.ended)
             if ran.error is None:
                 self._rows += timing.rows
-                self._costs.add(timing.rows, ran.ended - ran.started + ran.prepared.seconds, ran.cost)
+                size = sum([ticket.tokens or ticket.rows for ticket in tickets])
+                self._pace.learn(timing.rows, size, ran.ended - ran.started + ran.prepared.seconds, ran.cost)
                 scatter(tickets, timing, ran.outputs, split_rows=self._batchable)
             self._report(BatchReport(timing, tuple([ticket.work.tag for ticket in tickets]), ran.error))
         self._note_drained()
@@ -295,10 +306,6 @@ class Batcher:
                 self._on_batch(report)
             except Exception:
                 logger.exception("the batch observer failed on batch %d", report.timing.batch_id)
-
-    def _retry_after(self) -> float:
-        engines = max(1, len(self._idle) + len(self._running))
-        return min(max(self._line.rows * self._costs.row_seconds / engines, _RETRY_AFTER_MIN), _RETRY_AFTER_MAX)
 
     def _ring(self) -> None:
         """Answer every caller whose deadline has passed, also those whose batch hangs in an engine."""

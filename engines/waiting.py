@@ -1,27 +1,45 @@
-"""The works that wait for an engine, in order of arrival."""
+"""The works that wait for an engine, in order of urgency."""
 
 import asyncio
+from bisect import insort
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from engines import scheduler
 from engines.base import Array
+from engines.curve import TimeCurve
 from engines.scheduler import Plan
+from engines.tight import size_of
 from engines.work import BatcherError, BatchLimits, BatchTiming, Outcome, Span, Work
 
 _SWEEP_ABOVE = 64
+_URGENCY = attrgetter("urgency")
 
 
 class Ticket:
     """A work on its way through the batcher, and the future that its caller awaits."""
 
-    __slots__ = ("arrived", "cancelled", "deadline", "future", "group", "prepared", "rows", "tokens", "waiting", "work")
+    __slots__ = (
+        "arrived",
+        "cancelled",
+        "deadline",
+        "future",
+        "group",
+        "prepared",
+        "rows",
+        "tokens",
+        "urgency",
+        "waiting",
+        "work",
+    )
 
     def __init__(
         self, work: Work, group: Hashable, tokens: int, arrived: float, future: asyncio.Future[Outcome]
     ) -> None:
         self.work, self.group, self.tokens, self.arrived, self.future = work, group, tokens, arrived, future
         self.rows, self.deadline = work.rows, work.deadline
+        self.urgency = scheduler.urgency(arrived, work.deadline)
         self.cancelled, self.waiting = False, True
         self.prepared: Span | None = None
 
@@ -32,14 +50,14 @@ class Ticket:
 
 
 class WaitingLine:
-    """Tickets in order of arrival. `rows` counts the live ones only, so cancelled works hold no place."""
+    """Tickets in order of urgency. `rows` and `size` count the live ones only, so cancelled works hold no place."""
 
-    __slots__ = ("_dead", "_tickets", "rows")
+    __slots__ = ("_dead", "_tickets", "rows", "size")
 
     def __init__(self) -> None:
         self._tickets: deque[Ticket] = deque()
         self._dead = 0
-        self.rows = 0
+        self.rows = self.size = 0
 
     def __bool__(self) -> bool:
         return bool(self._tickets)
@@ -48,23 +66,34 @@ class WaitingLine:
         return iter(self._tickets)
 
     def join(self, ticket: Ticket) -> None:
-        """Put the ticket at the end."""
-        self._tickets.append(ticket)
+        """Put the ticket behind all that are as urgent."""
+        if not self._tickets or self._tickets[-1].urgency <= ticket.urgency:
+            self._tickets.append(ticket)
+        else:
+            insort(self._tickets, ticket, key=_URGENCY)
         self.rows += ticket.rows
+        self.size += ticket.tokens or ticket.rows
 
-    def take(self, limits: BatchLimits, now: float, share: int | None = None) -> Plan[Ticket]:
-        """Remove the next batch, and whatever is cancelled or expired on the way to it."""
+    def ahead(self, urgency: float) -> int:
+        """Return the size of the live tickets that a work of `urgency` would come behind."""
+        if not self._tickets or self._tickets[-1].urgency <= urgency:
+            return self.size
+        return sum([size_of(other) for other in self._tickets if other.urgency <= urgency and not other.cancelled])
+
+    def take(
+        self, limits: BatchLimits, now: float, share: int | None = None, curve: TimeCurve | None = None
+    ) -> Plan[Ticket]:
+        """Remove the next batch, and whatever is cancelled, expired or given up on the way to it."""
         tickets = self._tickets
-        chosen = scheduler.plan(tickets, limits, now, share)
+        chosen = scheduler.plan(tickets, limits, now, share, curve)
         for _ in range(chosen.scanned):
             tickets.popleft()
         tickets.extendleft(reversed(chosen.passed))
-        for ticket in chosen.take:
-            ticket.waiting = False
-            self.rows -= ticket.rows
-        for ticket in chosen.expired:
-            ticket.waiting = False
-            self.rows -= ticket.rows
+        for leaving in (chosen.take, chosen.expired, chosen.late):
+            for ticket in leaving:
+                ticket.waiting = False
+                self.rows -= ticket.rows
+                self.size -= ticket.tokens or ticket.rows
         self._dead -= len(chosen.cancelled)
         return chosen
 
@@ -75,6 +104,7 @@ class WaitingLine:
         ticket.cancelled = True
         if ticket.waiting:
             self.rows -= ticket.rows
+            self.size -= size_of(ticket)
             self._dead += 1
             # An engine that is stuck for long forms no batches: keep the line from growing by the dead.
             if self._dead > _SWEEP_ABOVE and self._dead > len(self._tickets) // 2:
@@ -94,7 +124,7 @@ class WaitingLine:
         for ticket in live:
             ticket.waiting = False
         self._tickets.clear()
-        self.rows = self._dead = 0
+        self.rows = self.size = self._dead = 0
         return live
 
 

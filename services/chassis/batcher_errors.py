@@ -4,6 +4,7 @@ from engines.work import (
     BatcherClosed,
     BatcherError,
     DeadlineExpired,
+    DeadlineUnmeetable,
     EnginesLost,
     ItemFailed,
     QueueFull,
@@ -19,6 +20,8 @@ def translated(error: BatcherError, model: LoadedModel, work: Work, started: flo
     match error:
         case QueueFull():
             found = errors.queue_full(model.name, error.retry_after)
+        case DeadlineUnmeetable():
+            found = errors.deadline_unmeetable(model.name, error.retry_after)
         case DeadlineExpired():
             found = errors.deadline_exceeded(f"model {model.name}", work.deadline - started)
         case ItemFailed():

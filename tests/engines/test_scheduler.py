@@ -1,10 +1,14 @@
+import math
 from collections import deque
 from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.scheduler import Plan, admit, chunk_rows, fair_share, plan
+from engines.curve import TimeCurve
+from engines.forecast import hopeless
+from engines.scheduler import PATIENCE, Plan, admit, chunk_rows, fair_share, plan, urgency
+from engines.tight import size_of
 from engines.work import BatchLimits
 
 NOW = 100.0
@@ -168,3 +172,110 @@ def test_no_engine_idles_beside_work_that_would_fit(waiting: list[Job], budget: 
     if nearest is not None:
         over_tokens = budget.max_tokens is not None and tokens + nearest.tokens > budget.max_tokens
         assert rows + nearest.rows > budget.max_rows or over_tokens
+
+
+def curve(fixed: float = 0.004, per_row: float = 0.001) -> TimeCurve:
+    """A known curve of batches of 1 to 64 tokens."""
+    known = TimeCurve()
+    for _ in range(8):
+        for size in (1, 2, 4, 8, 16, 32, 64):
+            known.add(size, fixed + per_row * size)
+    return known
+
+
+def due(*after_ms: float) -> list[Job]:
+    """Works that are due so many milliseconds from now."""
+    return [Job(n, deadline=NOW + ms / 1000) for n, ms in enumerate(after_ms)]
+
+
+def test_the_order_is_by_deadline_where_one_is_near_and_by_arrival_elsewhere() -> None:
+    assert urgency(10.0, 10.2) < urgency(9.5, math.inf) < urgency(9.6, 900.0) < urgency(10.5, 11.4) == 11.4
+    assert urgency(10.0, math.inf) == 10.0 + PATIENCE
+
+
+def test_a_batch_with_time_is_filled_as_ever() -> None:
+    waiting = due(*[100] * 6)
+    assert numbers(plan(waiting, limits(4), NOW, curve=curve()).take) == [0, 1, 2, 3]
+
+
+def test_what_cannot_be_in_time_any_more_is_given_up() -> None:
+    chosen = plan(due(3, 100, 100), limits(4), NOW, curve=curve())
+    assert numbers(chosen.late) == [0]
+    assert numbers(chosen.take) == [1, 2]
+
+
+def test_an_engine_that_would_idle_tries_what_looks_hopeless() -> None:
+    chosen = plan(due(3, 3.5), limits(4), NOW, curve=curve())
+    assert numbers(chosen.take) == [1]
+    assert numbers(chosen.late) == [0]
+
+
+def test_a_batch_is_shortened_for_the_sake_of_its_most_urgent_work() -> None:
+    # Eight take 12 ms: too long for the first four. Four now, and four in 8 ms more, lose nothing.
+    chosen = plan(due(*[8.5] * 4, *[50] * 4), limits(8), NOW, curve=curve())
+    assert numbers(chosen.take) == [0, 1, 2, 3]
+    assert not chosen.late
+
+
+def test_the_most_urgent_is_passed_over_where_it_would_cost_many_others() -> None:
+    # One alone takes 5 ms, and the eight after it until 17 ms, when they are late.
+    chosen = plan(due(6, *[13] * 8), limits(8), NOW, curve=curve())
+    assert numbers(chosen.take) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert numbers(chosen.passed) == [0]
+
+
+timed_jobs = st.lists(
+    st.builds(
+        Job,
+        number=st.just(0),
+        group=st.integers(0, 2),
+        rows=st.integers(1, 6),
+        tokens=st.integers(0, 60),
+        deadline=st.one_of(st.floats(NOW - 0.01, NOW + 0.2), st.just(math.inf)),
+        cancelled=st.sampled_from([False, False, False, True]),
+    ),
+    max_size=40,
+)
+
+
+@given(timed_jobs, budgets, st.floats(0.0001, 0.05), st.floats(1e-5, 0.01))
+@settings(max_examples=200, deadline=None)
+def test_by_a_curve_too_every_work_is_dealt_with_once_within_the_budget(
+    waiting: list[Job], budget: BatchLimits, fixed: float, per_row: float
+) -> None:
+    waiting.sort(key=lambda job: urgency(NOW, job.deadline))
+    for number, job in enumerate(waiting):
+        job.number = number
+    known, now = curve(fixed, per_row), NOW
+    queue = deque(waiting)
+    seen: list[int] = []
+    while queue:
+        before = list(queue)
+        chosen = plan(queue, budget, now, curve=known)
+        dealt_with = [*chosen.take, *chosen.expired, *chosen.cancelled, *chosen.late]
+        assert chosen.scanned == len(dealt_with) + len(chosen.passed)
+        assert dealt_with, "every plan gets on"
+        assert sorted(numbers([*dealt_with, *chosen.passed])) == sorted(numbers(before[: chosen.scanned]))
+        assert len({job.group for job in chosen.take}) <= 1
+        assert sum(job.rows for job in chosen.take) <= budget.max_rows
+        assert budget.max_tokens is None or sum(job.tokens for job in chosen.take) <= budget.max_tokens
+        assert all(job.deadline > now and not job.cancelled for job in chosen.take)
+        assert all(job.deadline <= now for job in chosen.expired)
+        assert all(hopeless(known, size_of(job), job.deadline, now) for job in chosen.late)
+        # No starvation: the first work without a deadline is overtaken by more urgent ones only.
+        if (patient := next((job for job in before if job.deadline == math.inf and not job.cancelled), None)) and (
+            chosen.take and chosen.take[0].deadline == math.inf
+        ):
+            assert chosen.take[0] is patient
+        seen += numbers(dealt_with)
+        apply(queue, chosen)
+        assert numbers(list(queue)) == sorted(numbers(list(queue)))
+        now += known.seconds(sum(map(size_of, chosen.take)))
+    assert sorted(seen) == list(range(len(waiting)))
+
+
+@given(timed_jobs, budgets)
+@settings(max_examples=100, deadline=None)
+def test_an_engine_never_idles_beside_live_work(waiting: list[Job], budget: BatchLimits) -> None:
+    live = [job for job in waiting if not job.cancelled and job.deadline > NOW]
+    assert bool(plan(waiting, budget, NOW, curve=curve()).take) == bool(live)
