@@ -187,10 +187,16 @@ def _rounds(plan: Plan, bench: _Bench) -> list[Measured]:
             if number and time.monotonic() - begun > plan.seconds:
                 break
         if number:
-            top = max(statistics.median(found) for found in rates.values())
-            alive = [one for one in alive if statistics.median(rates[one]) >= _HOPELESS * top]
+            alive = _promising(alive, rates)
     plan.told(1.0)
     return [Measured(arrangement, tuple(found)) for arrangement, found in rates.items()]
+
+
+def _promising(alive: Sequence[Arrangement], rates: Mapping[Arrangement, Sequence[float]]) -> list[Arrangement]:
+    """Those that may still be the best of their version."""
+    medians = {one: statistics.median(rates[one]) for one in alive}
+    tops = {one.version: max(medians[it] for it in alive if it.version == one.version) for one in alive}
+    return [one for one in alive if medians[one] >= _HOPELESS * tops[one.version]]
 
 
 def _batches_a_second(engine: Engine, batch: Tensors, seconds: float) -> float:
