@@ -16,7 +16,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from engines.curve import TimeCurve
 from engines.forecast import hopeless
-from engines.tight import choose, size_of
+from engines.tight import PROMPTNESS, choose, size_of
 from engines.work import BatchLimits
 
 #: Seconds after its arrival at which a work is as urgent as one whose deadline is then.
@@ -81,7 +81,7 @@ def plan(
         if chosen.late:
             chosen.take.append(chosen.late.pop())
         return chosen
-    ends = now + curve.seconds(sum([work.tokens or work.rows for work in take]))
+    ends = now + PROMPTNESS * curve.seconds(sum([work.tokens or work.rows for work in take]))
     if len(take) == 1 or min([work.deadline for work in take]) >= ends:
         return chosen
     return _in_time(waiting, limits, max_rows, now, curve)

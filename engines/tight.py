@@ -9,6 +9,8 @@ from engines.work import BatchLimits
 
 _STARTS: Final = 12
 _PRICE: Final = 0.5
+#: A batch is to end in time although it takes this much longer than predicted: what just misses is computed in vain.
+PROMPTNESS: Final = 1.05
 
 
 class Sized(Protocol):
@@ -35,6 +37,8 @@ def choose(works: Sequence[Sized], limits: BatchLimits, max_rows: int, curve: Ti
     row_seconds = curve.unit_seconds * sum(map(size_of, works)) / sum([work.rows for work in works])
     for start in range(min(len(works), _STARTS)):
         stop, size, rows = _longest(works, start, limits, max_rows, curve, now)
+        if start > 0 and works[start - 1].deadline == math.inf:
+            break  # What has no deadline is never passed over.
         rest = [*works[:start], *works[stop:]]
         later, ends = _projected(rest, max_rows, curve, now + curve.seconds(size))
         score = rows + later - _PRICE * (ends - now) / row_seconds
@@ -58,7 +62,7 @@ def _longest(
             rows -= work.rows
             break
         earliest = min(earliest, work.deadline)
-        if now + curve.seconds(size + size_of(work)) > earliest:
+        if now + PROMPTNESS * curve.seconds(size + size_of(work)) > earliest:
             rows -= work.rows
             break
         size += size_of(work)
@@ -75,7 +79,7 @@ def _projected(works: Sequence[Sized], max_rows: int, curve: TimeCurve, at: floa
             if rows + work.rows > max_rows and count:
                 break
             rows, size, count = rows + work.rows, size + size_of(work), count + 1
-        ends = at + curve.seconds(size)
+        ends = at + PROMPTNESS * curve.seconds(size)
         kept = [work for work in works[:count] if work.deadline >= ends]
         if kept:
             # Those that would be late do not run, so that the others end sooner.

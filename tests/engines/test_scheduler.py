@@ -262,11 +262,10 @@ def test_by_a_curve_too_every_work_is_dealt_with_once_within_the_budget(
         assert all(job.deadline > now and not job.cancelled for job in chosen.take)
         assert all(job.deadline <= now for job in chosen.expired)
         assert all(hopeless(known, size_of(job), job.deadline, now) for job in chosen.late)
-        # No starvation: the first work without a deadline is overtaken by more urgent ones only.
-        if (patient := next((job for job in before if job.deadline == math.inf and not job.cancelled), None)) and (
-            chosen.take and chosen.take[0].deadline == math.inf
-        ):
-            assert chosen.take[0] is patient
+        # No starvation: a work without a deadline is overtaken by more urgent ones of its group only.
+        if chosen.take and chosen.take[0].deadline == math.inf:
+            group = [job for job in before if job.group == chosen.take[0].group and not job.cancelled]
+            assert chosen.take[0] is next(job for job in group if job.deadline == math.inf)
         seen += numbers(dealt_with)
         apply(queue, chosen)
         assert numbers(list(queue)) == sorted(numbers(list(queue)))
