@@ -6,8 +6,9 @@ in order while the budget lasts, past works of other groups, which keep their pl
 dropped on the way.
 
 Once the engine's curve is known, a work that would be late even if it ran alone at once is given up, and a batch that
-would make one of its members late is shortened or shifted (`engines.tight`). Works without a near deadline are never
-passed over so, and since nothing that arrives `PATIENCE` seconds after a work comes before it, nothing starves.
+would make one of its members late is shortened or shifted (`engines.tight`). A work without a deadline is never passed
+over so by its group, and nothing that arrives `PATIENCE` seconds after it comes before it; one with a deadline may be
+passed over until it can no longer be met.
 """
 
 from collections.abc import Collection, Hashable
