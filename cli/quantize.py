@@ -52,7 +52,7 @@ def quantize(
             " nothing was changed"
         )
     typer.echo(
-        f"{entry.name}@{outcome.version}: kept, {outcome.folder}; '{entry.name}' means it from the next start on,"
+        f"{entry.name}@{outcome.version}: kept, {outcome.folder}; '{entry.name}' means it from now on,"
         f" '{entry.name}@{wish.source}' the original; remove the folder to go back"
     )
 
