@@ -15,6 +15,7 @@ from headrace.nlp.v1 import nlp_pb2 as pb
 from services.chassis import errors
 from services.chassis.call import Call
 from services.chassis.errors import ServiceError
+from services.chassis.items import check_count, reference
 from services.chassis.models import LoadedModel, ModelHost
 from services.nlp import transforms
 from services.nlp.classifying import Classifier, Scores
@@ -39,11 +40,11 @@ class NlpServicer:
 
     async def Embed(self, request: pb.EmbedTextsRequest, call: Call) -> pb.EmbedTextsResponse:
         """A vector of unit length for each text."""
-        self._check_count("texts", request.texts)
+        check_count("texts", request.texts, self.max_items)
         model = self.host.resolve(request.model, "embed")
         texts = TextCall(model, call, request.texts, embed_of(model).output, no_truncate=request.no_truncate)
         results = await self.runner.run(texts)
-        answer = pb.EmbedTextsResponse(model=_reference(model))
+        answer = pb.EmbedTextsResponse(model=reference(model))
         for index, result in enumerate(results, start=1):
             answer.results.append(_embedded(result))
             if index % _YIELD_EVERY == 0:
@@ -52,18 +53,18 @@ class NlpServicer:
 
     async def ClassifyText(self, request: pb.ClassifyTextRequest, call: Call) -> pb.ClassifyTextResponse:
         """The likeliest labels of each text: the caller's, or the model's own."""
-        self._check_count("texts", request.texts)
+        check_count("texts", request.texts, self.max_items)
         if request.top_k < 0:
             raise errors.invalid_argument("top_k", f"is {request.top_k}; must be 0 (meaning {DEFAULT_TOP_K}) or more")
         if request.labels:
-            self._check_count("labels", request.labels)
+            check_count("labels", request.labels, self.max_items)
             self._check_labels(request.labels)
             model, scores = await self.classifier.zero_shot(request.model, request.texts, request.labels, call)
             labels: Sequence[str] = request.labels
         else:
             model, scores = await self.classifier.own(request.model, request.texts, call)
             labels = model.labels
-        answer = pb.ClassifyTextResponse(model=_reference(model))
+        answer = pb.ClassifyTextResponse(model=reference(model))
         for index, result in enumerate(scores, start=1):
             answer.results.append(_classified(result, labels, request.top_k or DEFAULT_TOP_K))
             if index % _YIELD_EVERY == 0:
@@ -74,7 +75,7 @@ class NlpServicer:
         """The documents by how well they answer the query."""
         if not request.query.strip():
             raise errors.invalid_argument("query", "is empty; say what the documents should answer")
-        self._check_count("documents", request.documents)
+        check_count("documents", request.documents, self.max_items)
         if request.top_n < 0:
             raise errors.invalid_argument("top_n", f"is {request.top_n}; must be 0 (meaning all documents) or more")
         self._check_sizes(request)
@@ -82,7 +83,7 @@ class NlpServicer:
         scores = await self._relevance(model, request, call)
         order = transforms.best(scores, request.top_n or len(scores))
         results = [pb.RankedDocument(index=index, score=scores[index]) for index in order]
-        return pb.RerankResponse(results=results, model=_reference(model))
+        return pb.RerankResponse(results=results, model=reference(model))
 
     async def _relevance(self, model: LoadedModel, request: pb.RerankRequest, call: Call) -> Floats:
         """How well each document answers the query: a cross-encoder's word, or the cosine of two embeddings."""
@@ -94,13 +95,6 @@ class NlpServicer:
         together = TextCall(model, call, [query, *documents], embed_of(model).output, "documents")
         vectors = transforms.unit(stacked(_all(await self.runner.run(together))))
         return np.asarray(vectors[1:] @ vectors[0], np.float32)
-
-    def _check_count(self, field: str, items: Sequence[str]) -> None:
-        if not items:
-            raise errors.invalid_argument(field, "is empty; send at least one")
-        if len(items) > self.max_items:
-            problem = f"has {len(items)} items; at most {self.max_items} are accepted in one call: send several calls"
-            raise errors.invalid_argument(field, problem)
 
     def _check_labels(self, labels: Sequence[str]) -> None:
         """Labels share one answer, so a bad one fails the call."""
@@ -132,10 +126,6 @@ def _all(results: Sequence[Read | ServiceError]) -> list[Read]:
         if isinstance(result, ServiceError):
             raise result
     return [result for result in results if isinstance(result, Read)]
-
-
-def _reference(model: LoadedModel) -> common.ModelRef:
-    return common.ModelRef(name=model.name, version=model.version)
 
 
 def _embedded(result: Read | ServiceError) -> common.EmbedResult:

@@ -13,6 +13,7 @@ from services.chassis import errors
 from services.chassis.call import Call
 from services.chassis.errors import ServiceError
 from services.chassis.models import LoadedModel, ModelHost
+from services.chassis.patience import Siblings
 from services.chassis.telemetry import span
 from services.nlp import transforms
 from services.nlp.lengths import Budget, Group, groups
@@ -20,7 +21,6 @@ from services.nlp.sections import manifest_of, text_of
 from services.nlp.tokenizing import Tokenizers, fixed_length
 from services.nlp.tokens import Source, Tokens
 
-_MIN_RETRY, _MAX_RETRY = 0.005, 1.0
 #: Of one call and engine: one that runs and one that waits; a call of thousands leaves the queue to others.
 _RUNS_INSIDE: Final = 2
 #: Numbers that are pooled where they arrive, in less time than a thread would need to be told.
@@ -102,7 +102,7 @@ class _CallRuns:
 
     def __init__(self, host: ModelHost, texts: TextCall, read: dict[int, Tokens], pad_id: int) -> None:
         self._host, self._texts, self._read, self._pad_id = host, texts, read, pad_id
-        self._inside = 0
+        self._siblings = Siblings()
         self._dtypes = {spec.name: spec.dtype for spec in texts.model.signature.inputs}
         self._budget = budget(texts.model)
         self.outcomes: list[Outcome] = []
@@ -134,7 +134,8 @@ class _CallRuns:
         inputs = transforms.inputs(tokens, run.length, self._dtypes, self._pad_id)
         padding = 1.0 - sum(lengths) / (run.length * len(tokens))
         try:
-            outcome = await self._patiently(Work(inputs, len(tokens), call.deadline, call.trace, padding))
+            work = Work(inputs, len(tokens), call.deadline, call.trace, padding)
+            outcome = await self._siblings.run(lambda: self._host.infer(self._texts.model, work))
         except ServiceError as error:
             if error.reason != "ENGINE_FAILED":
                 raise
@@ -153,20 +154,6 @@ class _CallRuns:
         if output.ndim == 2 or output.size <= _POOL_AT_ONCE:
             return transforms.pooled(output, lengths, pooling)
         return await asyncio.to_thread(transforms.pooled, output, lengths, pooling)
-
-    async def _patiently(self, work: Work) -> Outcome:
-        """A full queue refuses the call, unless others of its runs are inside: then the rest wait their turn."""
-        while True:
-            self._inside += 1
-            try:
-                return await self._host.infer(self._texts.model, work)
-            except ServiceError as error:
-                if error.reason != "QUEUE_FULL" or self._inside == 1:
-                    raise
-                retry_after = int(error.metadata["retry_after_ms"]) / 1e3
-            finally:
-                self._inside -= 1
-            await asyncio.sleep(min(max(retry_after, _MIN_RETRY), _MAX_RETRY))
 
 
 def budget(model: LoadedModel) -> Budget:

@@ -11,11 +11,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from headrace.common.v1 import common_pb2 as common
 from headrace.recommendation.v1 import recommendation_pb2 as pb
 from services.chassis import errors
 from services.chassis.call import Call, Receipt
-from services.chassis.models import LoadedModel
+from services.chassis.items import reference
 from services.chassis.telemetry import span
 from services.recommendation.places import Places, best, ordered
 from services.recommendation.recommenders import Recommender, Recommenders
@@ -41,7 +40,7 @@ class RecommendationServicer:
         page_size = _page_size(request.page_size)
         self._check_count("history", request.history)
         recommender = await self.recommenders.get(request.model, "recommend")
-        answer = pb.RecommendResponse(model=_reference(recommender.model))
+        answer = pb.RecommendResponse(model=reference(recommender.model))
         with span(call, "transform"):
             history = recommender.history(request.user_id, request.history)
         if history is None:
@@ -67,7 +66,7 @@ class RecommendationServicer:
         self._check_count("item_ids", request.item_ids)
         self._check_count("history", request.history)
         recommender = await self.recommenders.get(request.model, "rank")
-        answer = pb.RankResponse(model=_reference(recommender.model))
+        answer = pb.RankResponse(model=reference(recommender.model))
         with span(call, "transform"):
             history = recommender.history(request.user_id, request.history)
             places, missing = _known(recommender, request.item_ids)
@@ -96,7 +95,7 @@ class RecommendationServicer:
         similar = (await recommender.retrieve(own, call)).similar
         order = await _best(similar, page_size, own)
         items = _items(recommender, order, similar[order])
-        return pb.SimilarItemsResponse(items=items, model=_reference(recommender.model))
+        return pb.SimilarItemsResponse(items=items, model=reference(recommender.model))
 
     def _check_count(self, field: str, ids: Sequence[str]) -> None:
         if len(ids) > self.max_candidates:
@@ -130,7 +129,3 @@ def _items(
     ids, titles = recommender.tables.ids, recommender.tables.titles
     pairs = zip(places.tolist(), scores.tolist(), strict=True)
     return [pb.Item(item_id=ids[place], title=titles[place], score=score) for place, score in pairs]
-
-
-def _reference(model: LoadedModel) -> common.ModelRef:
-    return common.ModelRef(name=model.name, version=model.version)

@@ -14,7 +14,7 @@ from typing import Final
 
 from services.chassis import errors
 from services.chassis.call import Call
-from services.chassis.errors import ServiceError
+from services.chassis.patience import patiently
 from services.chassis.telemetry import span
 from services.speech.audio import OpenRecording, Recording
 from services.speech.layouts import SAMPLE_RATE, Samples
@@ -32,7 +32,6 @@ _HOPELESS: Final = 1.5
 _JUDGED_AFTER: Final = 0.2
 #: Languages that are written without spaces between words.
 UNSPACED: Final = frozenset({"zh", "ja", "yue", "th", "lo", "my", "km", "bo"})
-_MIN_RETRY, _MAX_RETRY = 0.005, 1.0
 
 
 class Unpacker:
@@ -174,17 +173,11 @@ class Recognition:
     async def _hear(self, sound: Samples, language: str) -> Hypothesis:
         """Recognise one piece; when the queue is full, wait unless the call has got nowhere yet."""
         listening = Listening(self._call.deadline, language, full_window=self._transcriber.full_window)
-        while True:
-            try:
-                hypothesis = await self._transcriber.transcribe(sound, self._call, listening)
-            except ServiceError as error:
-                if error.reason != "QUEUE_FULL" or not self._answered:
-                    raise
-                retry_after = int(error.metadata["retry_after_ms"]) / 1e3
-            else:
-                self._answered += 1
-                return hypothesis
-            await asyncio.sleep(min(max(retry_after, _MIN_RETRY), _MAX_RETRY))
+        hypothesis = await patiently(
+            lambda: self._transcriber.transcribe(sound, self._call, listening), lambda: self._answered > 0
+        )
+        self._answered += 1
+        return hypothesis
 
     def _refuse_hopeless(self, seconds: float) -> None:
         """Give up early on a recording that cannot be done in time: its caller is told, others have the cores."""

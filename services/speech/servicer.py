@@ -10,6 +10,7 @@ from typing import Final
 
 from headrace.speech.v1 import speech_pb2 as pb
 from services.chassis.call import Call
+from services.chassis.items import reference
 from services.speech.layouts import AudioError
 from services.speech.listening import Ears, Listener
 from services.speech.mail import Streams
@@ -17,7 +18,7 @@ from services.speech.networks import Networks
 from services.speech.recognition import Recognition, Unpacker
 from services.speech.segments import Piece, Rules
 from services.speech.streaming import Desk, Session
-from services.speech.wire import offset, recording_of, reference, refused, settle
+from services.speech.wire import offset, recording_of, refused, settle
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["SpeechService"]
 #: How a recording is cut for a recogniser.

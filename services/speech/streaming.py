@@ -15,6 +15,8 @@ from headrace.speech.v1 import speech_pb2 as pb
 from services.chassis import errors
 from services.chassis.call import Call
 from services.chassis.errors import ServiceError
+from services.chassis.items import reference
+from services.chassis.patience import patiently
 from services.speech.layouts import AudioError, Layout, SampleReader, Samples, container_magic
 from services.speech.listening import Ears, Listener
 from services.speech.mail import Mail
@@ -23,7 +25,7 @@ from services.speech.recognition import after
 from services.speech.segments import Began, Ended, Event, Piece, Rules
 from services.speech.transcriber import Hypothesis, Listening, Transcriber
 from services.speech.turns import Cadence, Job, Open, Result, Turns
-from services.speech.wire import layout_of, offset, reference, settle
+from services.speech.wire import layout_of, offset, settle
 
 #: Pieces that may wait for recognition before the reader waits for them.
 MAX_WAITING: Final = 2
@@ -31,7 +33,6 @@ MAX_WAITING: Final = 2
 _MAX_ANSWERS: Final = 32
 #: A guess later than this is of no use to anybody.
 _GUESS_SECONDS: Final = 2.0
-_MIN_RETRY, _MAX_RETRY = 0.005, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +232,9 @@ class Session:
         """Recognise what is over; when the queue is full, wait: the sender is slowed, not refused."""
         deadline, terms = self._call.item_deadline(), self._terms
         listening = Listening(deadline, terms.language, full_window=terms.transcriber.full_window)
-        while True:
-            try:
-                return await terms.transcriber.transcribe(sound, self._call, listening)
-            except ServiceError as error:
-                if error.reason != "QUEUE_FULL" or time.monotonic() >= deadline:
-                    raise
-                retry_after = int(error.metadata["retry_after_ms"]) / 1e3
-            await asyncio.sleep(min(max(retry_after, _MIN_RETRY), _MAX_RETRY))
+        return await patiently(
+            lambda: terms.transcriber.transcribe(sound, self._call, listening), lambda: time.monotonic() < deadline
+        )
 
     def _growing(self) -> Open | None:
         segmenter = self._listener.segmenter

@@ -4,7 +4,6 @@ from typing import Final
 
 from google.protobuf import duration_pb2
 
-from headrace.common.v1 import common_pb2 as common
 from headrace.speech.v1 import speech_pb2 as pb
 from services.chassis import errors
 from services.chassis.call import Call
@@ -56,8 +55,3 @@ def offset(samples: int) -> duration_pb2.Duration:
     """So many samples at 16 kHz as a duration."""
     seconds, rest = divmod(samples * _SAMPLE_NANOS, 10**9)
     return duration_pb2.Duration(seconds=seconds, nanos=rest)
-
-
-def reference(model: LoadedModel) -> common.ModelRef:
-    """A model as answers name it."""
-    return common.ModelRef(name=model.name, version=model.version)

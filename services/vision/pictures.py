@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,11 @@ from services.chassis import errors
 from services.chassis.call import Call
 from services.chassis.errors import ServiceError
 from services.chassis.models import LoadedModel, ModelHost
+from services.chassis.patience import Siblings
 from services.chassis.telemetry import span
 from services.vision.transforms import ImageError, ImageSpec, load_image
 
-Result = TypeVar("Result")
-
 _MAX_TRANSFORM_SPANS: Final = 64  # of one call
-_MIN_RETRY, _MAX_RETRY = 0.005, 1.0
 
 
 class Decoder:
@@ -142,7 +140,7 @@ class _CallRunner:
     def __init__(self, runner: PictureRunner, pictures: PictureCall) -> None:
         self._runner = runner
         self._pictures = pictures
-        self._inside = 0
+        self._siblings = Siblings()
         self._input = _image(pictures.model).input
         self._spec = runner.spec(pictures.model)
         batcher = pictures.model.batcher
@@ -157,7 +155,7 @@ class _CallRunner:
             return await self._compute(index, self._deferred(index))
         try:
             with span(self._pictures.call, "transform") if index < _MAX_TRANSFORM_SPANS else contextlib.nullcontext():
-                tensor = await self._patiently(lambda: self._load(index))
+                tensor = await self._siblings.run(lambda: self._load(index))
         except ImageError as error:
             return _refused(index, error)
         return await self._compute(index, {self._input: tensor})
@@ -166,7 +164,7 @@ class _CallRunner:
         call, model = self._pictures.call, self._pictures.model
         work = Work(inputs, 1, call.deadline, call.trace)
         try:
-            return await self._patiently(lambda: self._runner.infer(model, work))
+            return await self._siblings.run(lambda: self._runner.infer(model, work))
         except ImageError as error:
             return _refused(index, error)
         except ServiceError as error:
@@ -186,20 +184,6 @@ class _CallRunner:
     async def _load(self, index: int) -> npt.NDArray[Any]:
         pictures = self._pictures
         return await self._runner.load(pictures.content(index), pictures.model, pictures.call.deadline)
-
-    async def _patiently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """A full queue refuses the call, unless others of its pictures are inside: then the rest wait their turn."""
-        while True:
-            self._inside += 1
-            try:
-                return await attempt()
-            except ServiceError as error:
-                if error.reason != "QUEUE_FULL" or self._inside == 1:
-                    raise
-                retry_after = int(error.metadata["retry_after_ms"]) / 1e3
-            finally:
-                self._inside -= 1
-            await asyncio.sleep(min(max(retry_after, _MIN_RETRY), _MAX_RETRY))
 
 
 def _refused(index: int, error: ImageError) -> ServiceError:

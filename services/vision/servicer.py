@@ -14,6 +14,7 @@ from headrace.vision.v1 import vision_pb2 as pb
 from services.chassis import errors
 from services.chassis.call import Call
 from services.chassis.errors import ServiceError
+from services.chassis.items import check_count, reference
 from services.chassis.models import LoadedModel, ModelHost
 from services.vision.pictures import PictureCall, PictureRunner, best, probabilities, unit
 from services.vision.reading_answers import ReadingAnswers
@@ -38,7 +39,7 @@ class VisionServicer:
         if request.top_k < 0:
             raise errors.invalid_argument("top_k", f"is {request.top_k}; must be 0 (meaning {DEFAULT_TOP_K}) or more")
         model, results = await self._run(request, "classify", call)
-        answer = pb.ClassifyResponse(model=_reference(model))
+        answer = pb.ClassifyResponse(model=reference(model))
         for index, result in enumerate(results, start=1):
             answer.results.append(_classified(model, result, request.top_k or DEFAULT_TOP_K))
             if index % _YIELD_EVERY == 0:
@@ -48,33 +49,22 @@ class VisionServicer:
     async def Embed(self, request: pb.EmbedImagesRequest, call: Call) -> pb.EmbedImagesResponse:
         """A vector of unit length for each picture."""
         model, results = await self._run(request, "embed", call)
-        return pb.EmbedImagesResponse(results=[_embedded(model, result) for result in results], model=_reference(model))
+        return pb.EmbedImagesResponse(results=[_embedded(model, result) for result in results], model=reference(model))
 
     async def ReadText(self, request: pb.ReadTextRequest, call: Call) -> pb.ReadTextResponse:
         """The lines of print in each picture."""
-        self._check_number(request.images)
+        check_count("images", request.images, self.max_items)
         return await self.reading.answer(request, call)
 
     async def _run(self, request: Any, task: str, call: Call) -> tuple[LoadedModel, list[Outcome | ServiceError]]:
         images = request.images
-        self._check_number(images)
+        check_count("images", images, self.max_items)
         model = self.host.resolve(request.model, task)
         pictures = PictureCall(model, call, len(images), lambda index: images[index].content)
         results = await self.runner.run(pictures)
         if outcomes := [result for result in results if isinstance(result, Outcome)]:
             call.record(model.name, model.version, outcomes)
         return model, results
-
-    def _check_number(self, images: Sequence[pb.Image]) -> None:
-        if not images:
-            raise errors.invalid_argument("images", "is empty; send at least one")
-        if len(images) > self.max_items:
-            problem = f"has {len(images)} items; at most {self.max_items} are accepted in one call: send several calls"
-            raise errors.invalid_argument("images", problem)
-
-
-def _reference(model: LoadedModel) -> common.ModelRef:
-    return common.ModelRef(name=model.name, version=model.version)
 
 
 def _classified(model: LoadedModel, result: Outcome | ServiceError, top_k: int) -> pb.ClassifyResult:
